@@ -1,0 +1,70 @@
+"""From pixels to numbers and back: images travel as uint8 and models convert here.
+
+Two ranges are in use: [0, 1] for Bernoulli means and autoencoders, [-1, 1] for GANs and diffusion.
+"""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from gm_jax import random
+
+
+def to_unit(images):
+  """uint8 [..., H, W, C] -> float32 in [0, 1]; floats (2-D points) pass through."""
+  return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def from_unit(x):
+  """Float in [0, 1] -> uint8, rounded, values outside clipped."""
+  return jnp.clip(jnp.round(x * 255), 0, 255).astype(jnp.uint8)
+
+
+def to_symmetric(images):
+  """uint8 [..., H, W, C] -> float32 in [-1, 1]; floats (2-D points) pass through."""
+  return images.astype(jnp.float32) / 127.5 - 1 if images.dtype == jnp.uint8 else images
+
+
+def from_symmetric(x):
+  """Float in [-1, 1] -> uint8, rounded, values outside clipped."""
+  return from_unit((x + 1) / 2)
+
+
+def to_binary(images):
+  """uint8 0 / 255 (or 0 / 1) [..., H, W, C] -> float32 0 / 1.
+
+  Images that are not yet black and white are cut at one half; draw them with `data.binarized` for any other choice.
+  """
+  return (to_unit(images) >= 0.5).astype(jnp.float32)
+
+
+def dequantize(key, images):
+  """uint8 [B, ...] -> float32 in (0, 1): (x + u) / 256 with u uniform, so that a density on the unit cube is scored in
+  bits per dimension by `bits_per_dim(nats, num_dims, bin_width=1 / 256)` and the uniform cube scores exactly 8."""
+  return (images.astype(jnp.float32) + random.uniform(key, len(images), images.shape[1:])) / 256
+
+
+def bits_per_dim(nats, num_dims: int, bin_width: float = 1.0):
+  """Bits per dimension of a negative log-likelihood in nats per example.
+
+  Args:
+    nats: any shape.
+    num_dims: H * W * C.
+    bin_width: width of one pixel level in the units of the density; 1 for a probability mass, 1 / 256 for a density on
+      [0, 1] after `dequantize`, 1 / 127.5 on [-1, 1].
+  """
+  return nats / (num_dims * math.log(2)) - math.log2(bin_width)
+
+
+def grid(images, columns: int | None = None, padding: int = 1) -> np.ndarray:
+  """uint8 [N, H, W, C] -> one picture uint8 [rows * (H + padding) + padding, ..., 3 or 1], row by row; gaps are mid-grey."""
+  images = np.asarray(images)
+  num, height, width, channels = images.shape
+  columns = columns or max(1, math.ceil(math.sqrt(num)))
+  lines = math.ceil(num / columns)
+  canvas = np.full((lines * (height + padding) + padding, columns * (width + padding) + padding, channels), 128, np.uint8)
+  for index, image in enumerate(images):
+    top, left = padding + index // columns * (height + padding), padding + index % columns * (width + padding)
+    canvas[top : top + height, left : left + width] = image
+  return canvas

@@ -1,0 +1,147 @@
+"""Where state and batch live: the only file that names devices.
+
+Models are written for the whole batch.  A `Strategy` says how that program is laid over devices:
+
+  single   one device
+  dp       the batch is cut over all devices, the state is on each of them                       (the default)
+  fsdp     the batch is cut over all devices, and so is every large parameter with its optimiser state
+  pmap     as dp, by `jax.pmap`: for scripts that want the explicit per-device program
+
+`single`, `dp` and `fsdp` are one `jit` over a mesh; the compiler places the collectives, and BatchNorm is global for free.  Under all
+four the state has the same tree and the same shapes, so a checkpoint saved under one opens under any other.
+"""
+
+import math
+from typing import Callable, NamedTuple
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+from gm_jax import random, rows
+from gm_jax.errors import UserError
+
+DATA, MODEL = "data", "model"
+
+
+class Strategy(NamedTuple):
+  """How one program for the whole batch is laid over devices.
+
+  Attributes:
+    name: as on the command line.
+    mesh: axes data x model; the batch is cut over both, large parameters over `model`.
+    shardings: `(abstract state) -> tree of NamedSharding`.
+    step: `(model.step) -> compiled (seed, index, state, batch) -> (state, metrics)`; the state is donated, and the step's key
+      is a function of seed and index.
+  """
+
+  name: str
+  mesh: Mesh
+  shardings: Callable
+  step: Callable
+
+  @property
+  def num_devices(self) -> int:
+    return self.mesh.size
+
+  def init(self, init: Callable, seed: int, batch):
+    """`model.init` with the state born where it will live; `batch` is whole, and the same on every process."""
+    seeded = lambda seed, batch: init(random.stream(seed, random.INIT), batch)
+    shardings = self.shardings(jax.eval_shape(seeded, np.uint32(seed), batch))
+    return jax.jit(seeded, out_shardings=shardings)(np.uint32(seed), batch)
+
+  def abstract_state(self, init: Callable, batch):
+    """Shapes, dtypes and shardings of the state, without computing it: what a checkpoint is restored into."""
+    shapes = jax.eval_shape(lambda batch: init(random.stream(0, random.INIT), batch), batch)
+    place = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return jax.tree.map(place, shapes, self.shardings(shapes))
+
+  def local_rows(self, batch_size: int) -> tuple[int, int]:
+    """First and last (exclusive) row of the global batch that this process feeds."""
+    if batch_size % self.num_devices:
+      raise UserError(f"batch size {batch_size} cannot be cut over {self.num_devices} devices; take a multiple of {self.num_devices}")
+    share = batch_size // jax.process_count() if self.num_devices > 1 else batch_size
+    return jax.process_index() * share, (jax.process_index() + 1) * share
+
+  def place_batch(self, batch):
+    """This process's rows of a batch, as a global array cut over the mesh."""
+    sharding = NamedSharding(self.mesh, PartitionSpec((DATA, MODEL)))
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
+
+
+def single() -> Strategy:
+  """Everything on the first device."""
+  return _sharded("single", _mesh(1, 1), math.inf)
+
+
+def dp() -> Strategy:
+  """Data parallel over all devices of all processes; equal to `single` where there is only one."""
+  return _sharded("dp", _mesh(len(jax.devices()), 1), math.inf)
+
+
+def fsdp(min_bytes: int = 4 * 2**20) -> Strategy:
+  """Fully sharded: arrays of at least `min_bytes` are cut along their largest axis that the device count divides."""
+  return _sharded("fsdp", _mesh(1, len(jax.devices())), min_bytes)
+
+
+def pmap() -> Strategy:
+  """Data parallel by `jax.pmap`.  The state keeps no device axis: it goes in and comes out as one value."""
+  mesh = _mesh(len(jax.devices()), 1)
+  replicated = NamedSharding(mesh, PartitionSpec())
+
+  def compile_step(step):
+    def step_on_device(seed, index, state, batch):
+      with rows.view(axis=DATA):
+        return step(_step_key(seed, index), state, batch)
+
+    mapped = jax.pmap(step_on_device, DATA, in_axes=(None, None, None, 0), out_axes=None, devices=list(mesh.devices.flat))
+    split = lambda leaf: leaf.reshape(mesh.size, len(leaf) // mesh.size, *leaf.shape[1:])
+    return lambda seed, index, state, batch: mapped(seed, index, state, jax.tree.map(split, batch))
+
+  return Strategy("pmap", mesh, lambda state: jax.tree.map(lambda leaf: replicated, state), compile_step)
+
+
+BY_NAME = {"single": single, "dp": dp, "fsdp": fsdp, "pmap": pmap}
+
+
+def _mesh(data: int, model: int) -> Mesh:
+  # Auto, because flax layers do not state the sharding of what they compute, which explicit axes demand.
+  return jax.make_mesh((data, model), (DATA, MODEL), (AxisType.Auto,) * 2, devices=jax.devices()[: data * model])
+
+
+def _sharded(name: str, mesh: Mesh, min_bytes: float) -> Strategy:
+  def sharding_of(leaf):
+    return NamedSharding(mesh, _partition(leaf.shape, leaf.dtype.itemsize, mesh.shape[MODEL], min_bytes))
+
+  def shardings(state):
+    return jax.tree.map(sharding_of, state)
+
+  def compile_step(step):
+    def seeded(seed, index, state, batch):
+      state, metrics = step(_step_key(seed, index), state, batch)
+      return jax.lax.with_sharding_constraint(state, shardings(state)), metrics
+
+    return jax.jit(seeded, donate_argnums=2)
+
+  return Strategy(name, mesh, shardings, compile_step)
+
+
+def _partition(shape, itemsize: int, parts: int, min_bytes: float) -> PartitionSpec:
+  divisible = [axis for axis, size in enumerate(shape) if size % parts == 0 and size > 0]
+  if parts == 1 or not divisible or math.prod(shape) * itemsize < min_bytes:
+    return PartitionSpec()
+  largest = max(divisible, key=lambda axis: shape[axis])
+  return PartitionSpec(*(MODEL if axis == largest else None for axis in range(len(shape))))
+
+
+def _step_key(seed, index):
+  return jax.random.fold_in(random.stream(seed, random.STEP), index)
+
+
+def initialize_processes(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+  """Join the other processes of a multi-host run, before anything else touches JAX.
+
+  With no arguments JAX finds SLURM, GKE and TPU pods by itself.  The coordinator speaks unauthenticated gRPC: keep it on a
+  trusted network.
+  """
+  jax.distributed.initialize(coordinator, num_processes, process_id)

@@ -1,0 +1,60 @@
+"""Which rows of the global batch is this code looking at?
+
+Every model in gm_jax is written for the whole batch, with no device in sight.  Two situations show it only a part:
+
+- a picture gallery drawn in pieces (images 64 to 127 of seed s), and
+- `jax.pmap`, where each device runs the step on its own slice.
+
+In both, what must not change is the meaning of "row i".  This file holds that one fact in a context variable, read while JAX
+traces.  Only `core`, `random`, `parallel` and the project's BatchNorm look here; no model does.
+"""
+
+import contextlib
+import contextvars
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Rows(NamedTuple):
+  first: Any = 0  # global index of the first row in view (may be traced)
+  axis: str | None = None  # name of the mapped axis, if the batch is cut along one
+
+
+_rows = contextvars.ContextVar("gm_jax_rows", default=Rows())
+
+
+@contextlib.contextmanager
+def view(first=0, axis: str | None = None):
+  """Within the block, row 0 of every batch is row `first` of the global one, cut along the mapped `axis` if one is named."""
+  token = _rows.set(Rows(first, axis))
+  try:
+    yield
+  finally:
+    _rows.reset(token)
+
+
+def indices(num: int) -> jax.Array:
+  """Global indices of `num` rows in view, int32 [num]."""
+  first, axis = _rows.get()
+  if axis is not None:
+    first = first + jax.lax.axis_index(axis) * num
+  return first + jnp.arange(num, dtype=jnp.int32)
+
+
+def mean(tree):
+  """Leaf by leaf, the mean of what all cuts of the batch hold; the tree itself when the batch is in one piece.
+
+  Only floating-point leaves are averaged: counters agree on every device already.
+  """
+  axis = _rows.get().axis
+  if axis is None:
+    return tree
+  floating = lambda leaf: jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+  return jax.tree.map(lambda leaf: jax.lax.pmean(leaf, axis) if floating(leaf) else leaf, tree)
+
+
+def batch_mean(tree):
+  """Leaf by leaf, the mean over the leading axis of the whole global batch: [B, ...] -> [...]."""
+  return mean(jax.tree.map(lambda leaf: leaf.mean(0), tree))

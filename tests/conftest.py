@@ -1,0 +1,16 @@
+"""Eight virtual devices, strict arithmetic, and one compile cache for the whole suite: set before JAX starts."""
+
+import os
+import pathlib
+import tempfile
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+_cache = pathlib.Path(tempfile.gettempdir()) / f"gm_jax-test-cache-{os.getuid()}"
+_cache.mkdir(mode=0o700, exist_ok=True)
+jax.config.update("jax_compilation_cache_dir", str(_cache))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

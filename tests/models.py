@@ -1,0 +1,54 @@
+"""One small instance of every model: a line here puts a new member under the whole contract."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import optax
+
+from gm_jax.approximate import vae
+from gm_jax.implicit import gan
+from gm_jax.networks import dcgan
+from gm_jax.networks.flat import FlatDecoder, FlatEncoder
+
+BATCH_SIZE = 16
+
+
+class Member(NamedTuple):
+  make: Callable  # () -> GenerativeModel
+  reports: str
+  batch: Callable  # (step) -> dict
+  learns_in: int | None = 40  # steps after which the score of one batch has fallen; None where a game has no such promise
+
+
+def binary(step: int):
+  """Black and white images with structure: a bright square that moves."""
+  generator = np.random.default_rng(step)
+  image = np.zeros((BATCH_SIZE, 8, 8, 1), np.uint8)
+  for row, (top, left) in enumerate(generator.integers(0, 5, (BATCH_SIZE, 2))):
+    image[row, top : top + 3, left : left + 3] = 255
+  return {"image": image, "label": generator.integers(0, 10, BATCH_SIZE).astype(np.int32)}
+
+
+def grey(step: int):
+  """The same squares with noise in every pixel."""
+  batch = binary(step)
+  noise = np.random.default_rng(step + 1000).integers(0, 64, batch["image"].shape)
+  return {**batch, "image": np.clip(batch["image"] * 0.7 + noise, 0, 255).astype(np.uint8)}
+
+
+def make_vae(likelihood):
+  module = vae.VAE(FlatEncoder((32,)), FlatDecoder((32,), (8, 8, likelihood.channels)), likelihood, num_latents=4)
+  return vae.vae(module, optax.adam(3e-3))
+
+
+def make_gan(game, norm, n_critic):
+  optimizer = optax.adam(1e-3, b1=0.5)
+  generator, critic = dcgan.Generator((8, 8, 1), base=8), dcgan.Discriminator(base=8, norm=norm)
+  return gan.gan(generator, critic, game, optimizer, optimizer, num_latents=8, n_critic=n_critic)
+
+
+MEMBERS = {
+  "vae-bernoulli": Member(lambda: make_vae(vae.bernoulli()), "nll_bound", binary),
+  "vae-gaussian": Member(lambda: make_vae(vae.gaussian()), "nll_bound", grey),
+}

@@ -1,0 +1,35 @@
+"""Where examples come from.
+
+A likelihood means nothing without the data it was measured on, so every split carries its protocol: which data, which split,
+how grey became black and white.  A `Dataset` is arrays in memory; `batches(dataset, batch_size, seed)` is a pure function of
+the step, which is why a run resumes exactly and no loader is ever saved; `epoch` reads a split once, in order, for evaluation.
+
+  digits          real handwritten digits, in the package, no download
+  toys            laws on the plane with exact densities: ring, grid, two_moons, checkerboard, gaussian_mixture
+  from_arrays     your own
+  binarized       static, dynamic or none
+"""
+
+from gm_jax.data import toys
+from gm_jax.data.batches import Batches, batches, epoch
+from gm_jax.data.binarize import BINARIZATIONS, binarized, dynamic_binarization, no_binarization, static_binarization
+from gm_jax.data.dataset import Dataset, from_arrays
+from gm_jax.data.digits import digits
+from gm_jax.data.toys import TOYS, Toy
+
+__all__ = [
+  "BINARIZATIONS",
+  "TOYS",
+  "Batches",
+  "Dataset",
+  "Toy",
+  "batches",
+  "binarized",
+  "digits",
+  "dynamic_binarization",
+  "epoch",
+  "from_arrays",
+  "no_binarization",
+  "static_binarization",
+  "toys",
+]

@@ -1,0 +1,57 @@
+"""Batch normalisation over the global batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gm_jax import rows
+
+
+class BatchNorm(nn.Module):
+  """`flax.linen.BatchNorm` (same parameters, same "batch_stats") whose statistics are those of all examples, however many devices
+  share them (Ioffe and Szegedy 2015).
+
+  With `train` it normalises x [B, ..., C] by the batch's own mean and variance and moves the running ones a step of 1 - momentum
+  towards them; without, by the running ones.  Statistics are float32 at any precision of x.
+  """
+
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  use_scale: bool = True
+  use_bias: bool = True
+  scale_init: Callable = nn.initializers.ones_init()
+  bias_init: Callable = nn.initializers.zeros_init()
+  dtype: Any = None  # of the result; that of x unless given
+
+  @nn.compact
+  def __call__(self, x, train: bool):
+    channels = x.shape[-1:]
+    running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+    running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+    dtype = self.dtype or x.dtype
+    x = x.astype(jnp.float32)
+
+    mean, var = running_mean.value, running_var.value
+    if train:
+      # Two passes: E[x^2] - E[x]^2 loses its digits, and may turn negative, where the mean is large against the deviation.
+      axes = tuple(range(x.ndim - 1))
+      mean = rows.mean(x.mean(axes))
+      var = rows.mean(jnp.square(x - _as_channel(mean, x)).mean(axes))
+      if not self.is_initializing():
+        running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
+        running_var.value += (1 - self.momentum) * (var - running_var.value)
+
+    gain = jax.lax.rsqrt(var + self.epsilon)
+    if self.use_scale:
+      gain *= self.param("scale", self.scale_init, channels)
+    y = (x - _as_channel(mean, x)) * _as_channel(gain, x)
+    if self.use_bias:
+      y += _as_channel(self.param("bias", self.bias_init, channels), x)
+    return y.astype(dtype)
+
+
+def _as_channel(values, x):
+  return values.reshape((1,) * (x.ndim - 1) + (-1,))

@@ -15,6 +15,7 @@ import math
 from typing import Callable, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -32,7 +33,7 @@ class Strategy(NamedTuple):
     mesh: axes data x model; the batch is cut over both, large parameters over `model`.
     shardings: `(abstract state) -> tree of NamedSharding`.
     step: `(model.step) -> compiled (seed, index, state, batch) -> (state, metrics)`; the state is donated, and the step's key
-      is a function of seed and index.
+      is a function of seed and index.  A tuple of batches is that many steps in one call.
   """
 
   name: str
@@ -92,7 +93,7 @@ def pmap() -> Strategy:
   def compile_step(step):
     def step_on_device(seed, index, state, batch):
       with rows.view(axis=DATA):
-        return step(_step_key(seed, index), state, batch)
+        return _advance(step, seed, index, state, batch)
 
     mapped = jax.pmap(step_on_device, DATA, in_axes=(None, None, None, 0), out_axes=None, devices=list(mesh.devices.flat))
     split = lambda leaf: leaf.reshape(mesh.size, len(leaf) // mesh.size, *leaf.shape[1:])
@@ -118,7 +119,7 @@ def _sharded(name: str, mesh: Mesh, min_bytes: float) -> Strategy:
 
   def compile_step(step):
     def seeded(seed, index, state, batch):
-      state, metrics = step(_step_key(seed, index), state, batch)
+      state, metrics = _advance(step, seed, index, state, batch)
       return jax.lax.with_sharding_constraint(state, shardings(state)), metrics
 
     return jax.jit(seeded, donate_argnums=2)
@@ -134,8 +135,17 @@ def _partition(shape, itemsize: int, parts: int, min_bytes: float) -> PartitionS
   return PartitionSpec(*(MODEL if axis == largest else None for axis in range(len(shape))))
 
 
-def _step_key(seed, index):
-  return jax.random.fold_in(random.stream(seed, random.STEP), index)
+def _advance(step, seed, index, state, batch):
+  """One step for one batch; for a tuple of batches as many steps in one program, whose metrics come out stacked."""
+
+  def one(state, now):
+    index, batch = now
+    return step(jax.random.fold_in(random.stream(seed, random.STEP), index), state, batch)
+
+  if not isinstance(batch, tuple):
+    return one(state, (index, batch))
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batch)
+  return jax.lax.scan(one, state, (index + jnp.arange(len(batch)), stacked))
 
 
 def initialize_processes(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:

@@ -6,8 +6,12 @@ the step, which is why a run resumes exactly and no loader is ever saved; `epoch
 
   digits          real handwritten digits, in the package, no download
   toys            laws on the plane with exact densities: ring, grid, two_moons, checkerboard, gaussian_mixture
+  tfds_images     any image set that TensorFlow Datasets has prepared, read without TensorFlow
+  picture_folder  a folder of pictures, one class per sub-folder
   from_arrays     your own
   binarized       static, dynamic or none
+
+What does not fit into memory stays on disk (`Large`) behind the same calls.
 """
 
 from gm_jax.data import toys
@@ -15,6 +19,9 @@ from gm_jax.data.batches import Batches, batches, epoch
 from gm_jax.data.binarize import BINARIZATIONS, binarized, dynamic_binarization, no_binarization, static_binarization
 from gm_jax.data.dataset import Dataset, from_arrays
 from gm_jax.data.digits import digits
+from gm_jax.data.folder import picture_folder
+from gm_jax.data.large import Large
+from gm_jax.data.tfds import tfds_images, tfds_splits
 from gm_jax.data.toys import TOYS, Toy
 
 __all__ = [
@@ -22,6 +29,7 @@ __all__ = [
   "TOYS",
   "Batches",
   "Dataset",
+  "Large",
   "Toy",
   "batches",
   "binarized",
@@ -30,6 +38,9 @@ __all__ = [
   "epoch",
   "from_arrays",
   "no_binarization",
+  "picture_folder",
   "static_binarization",
+  "tfds_images",
+  "tfds_splits",
   "toys",
 ]

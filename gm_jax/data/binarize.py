@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 
 from gm_jax.data import noise
+from gm_jax.data.dataset import Dataset
 from gm_jax.errors import UserError
 
 STATIC_SEED = 0  # of the frozen draw, for every data set
@@ -21,6 +22,8 @@ STATIC_SEED = 0  # of the frozen draw, for every data set
 
 def static_binarization(dataset):
   """One frozen draw of the split (or the data themselves, if every pixel is 0 or 255 already)."""
+  if not isinstance(dataset, Dataset):
+    raise UserError(f"{dataset.protocol['data']} does not fit into memory, which a static binarisation needs; take dynamic or none")
   grey = _grey(dataset)
   protocol = {**dataset.protocol, "binarization": "static", "binarization_seed": STATIC_SEED}
   if ((grey == 0) | (grey == 255)).all():
@@ -36,7 +39,7 @@ def static_binarization(dataset):
 
 def dynamic_binarization(dataset):
   """A new draw whenever an example is read."""
-  if "image" in getattr(dataset, "arrays", {}):
+  if isinstance(dataset, Dataset):
     _grey(dataset)
   before = dataset.transform
 

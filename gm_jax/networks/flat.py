@@ -1,7 +1,7 @@
 """Images as vectors: encoders and decoders made of matrix products alone."""
 
-from collections.abc import Callable, Sequence
 import math
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 

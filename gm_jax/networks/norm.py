@@ -11,11 +11,11 @@ from gm_jax import rows
 
 
 class BatchNorm(nn.Module):
-  """`flax.linen.BatchNorm` (same parameters, same "batch_stats") whose statistics are those of all examples, however many devices
-  share them (Ioffe and Szegedy 2015).
+  """`flax.linen.BatchNorm`, whose statistics are those of all examples, however many devices share them.
 
-  With `train` it normalises x [B, ..., C] by the batch's own mean and variance and moves the running ones a step of 1 - momentum
-  towards them; without, by the running ones.  Statistics are float32 at any precision of x.
+  Same parameters and same "batch_stats" (Ioffe and Szegedy 2015).  With `train` it normalises x [B, ..., C] by the batch's own mean
+  and variance and moves the running ones a step of 1 - momentum towards them; without, by the running ones.  Statistics are
+  float32 at any precision of x.
   """
 
   momentum: float = 0.9

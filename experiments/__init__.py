@@ -1,0 +1,54 @@
+"""One module per result: its configuration, its data, its model, and a header that promises what the run will cost and give.
+
+The header is the module's docstring: one line that says what it is, then `Family:`, `Command:`, `Hardware:`, `Minutes:` and
+`Expected:` lines.  `headers` reads it from the syntax tree, so that listing the experiments imports none of them.
+"""
+
+import ast
+import difflib
+import importlib
+import pathlib
+from types import ModuleType
+from typing import NamedTuple
+
+from gm_jax.errors import UserError
+
+
+class Header(NamedTuple):
+  name: str
+  summary: str  # the first line of the docstring
+  family: str = ""  # the folder of gm_jax that its model lives in
+  command: str = ""
+  hardware: str = ""
+  minutes: str = ""
+  expected: str = ""
+
+
+def headers() -> list[Header]:
+  """Every experiment's promise, by name."""
+  return [_read_header(path) for path in sorted(_modules().values(), key=lambda path: path.stem)]
+
+
+def load(name: str) -> ModuleType:
+  """The module of one experiment.  Only a name that `headers` lists is ever imported."""
+  known = _modules()
+  if name not in known:
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(known))}"
+    raise UserError(f"unknown experiment {name!r}; {hint}")
+  return importlib.import_module(f"{__name__}.{name}")
+
+
+def _modules() -> dict[str, pathlib.Path]:
+  paths = (path for folder in __path__ for path in pathlib.Path(folder).glob("*.py"))
+  return {path.stem: path for path in paths if path.stem not in ("__init__", "base")}
+
+
+def _read_header(path: pathlib.Path) -> Header:
+  lines = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
+  fields = {}
+  for line in lines[1:]:
+    label, colon, text = line.partition(":")
+    if colon and label.lower() in Header._fields[2:]:
+      fields[label.lower()] = text.strip()
+  return Header(path.stem, lines[0] if lines else "", **fields)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gm_jax.errors import CheckpointError, NonFiniteError, UserError
+from gm_jax.errors import CheckpointError, DamagedError, NonFiniteError, UserError
 
 FORMAT = 1
 MANIFEST, SEAL, ARRAYS = "MANIFEST.json", "MANIFEST.sha256", "arrays"
@@ -73,7 +73,7 @@ def restore(directory, example, step: int | None = None, notify: Callable[[str],
     notify: told, in one line, of every damaged checkpoint that was passed over.
 
   Raises:
-    CheckpointError: there is none, or none is whole.
+    DamagedError: there is none, or none is whole.
     UserError: the checkpoint has another tree, shape or dtype.
   """
   directory = pathlib.Path(directory).absolute()
@@ -83,7 +83,7 @@ def restore(directory, example, step: int | None = None, notify: Callable[[str],
   try:
     return chosen, _read_arrays(path, example)
   except Exception as error:
-    raise CheckpointError(f"cannot read checkpoint {path}: {_one_line(error)}") from error
+    raise DamagedError(f"cannot read checkpoint {path}: {_one_line(error)}") from error
 
 
 def steps(directory) -> list[int]:
@@ -221,13 +221,13 @@ def _remove(trash: pathlib.Path) -> None:
 def _newest_whole(directory: pathlib.Path, step: int | None, notify) -> int:
   present = steps(directory)
   if not present or step not in (None, *present):
-    raise CheckpointError(f"no checkpoint{'' if step is None else f' of step {step}'} in {directory}; it has steps {present}")
+    raise DamagedError(f"no checkpoint{'' if step is None else f' of step {step}'} in {directory}; it has steps {present}")
   for candidate in [step] if step is not None else reversed(present):
     damage = problems(directory / _name(candidate))
     if not damage:
       return candidate
     notify(f"checkpoint {directory / _name(candidate)} is damaged and passed over: {'; '.join(damage)}")
-  raise CheckpointError(f"no checkpoint in {directory} is whole; {'; '.join(verify(directory))}")
+  raise DamagedError(f"no checkpoint in {directory} is whole; {'; '.join(verify(directory))}")
 
 
 def _read_manifest(path: pathlib.Path) -> dict:

@@ -10,7 +10,11 @@ class NonFiniteError(RuntimeError):
 
 
 class CheckpointError(RuntimeError):
-  """A checkpoint could not be written, or none of a run's checkpoints is whole.  Exit code 1."""
+  """A checkpoint could not be written.  Exit code 1, or 2 where the path itself cannot be used."""
+
+
+class DamagedError(CheckpointError, UserError):
+  """What was to be read is not there or not whole: the message names each damaged file.  Exit code 2."""
 
 
 class Stopped(RuntimeError):

@@ -57,7 +57,7 @@ def train(
   Raises:
     Stopped: SIGTERM or Ctrl-C came; the step in hand was finished and saved.  A second Ctrl-C does not wait for that.
     NonFiniteError: a metric became NaN or infinite; what had been saved stays as it was.
-    CheckpointError: the disk refused, or no checkpoint of the run is whole.
+    CheckpointError: the disk refused, or (DamagedError) no checkpoint of the run is whole.
     UserError: bad arguments, or a run of another model or seed.
   """
   _check("seed", seed, 0, 2**32 - 1)

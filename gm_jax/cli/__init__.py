@@ -1,0 +1,48 @@
+"""The command line: `gm-jax demo`, `list`, `train`, `sample`, `evaluate`, `verify`, `doctor`.
+
+Nothing heavy is imported before the arguments are known to make sense: `--help` and `list` answer without JAX.  Exit codes:
+0 done; 1 a failure that is ours; 2 bad input, told in one line; 130 and 143 stopped by a signal, after saving.
+"""
+
+import errno
+import os
+import sys
+
+from gm_jax.cli.parser import parser
+from gm_jax.errors import CheckpointError, NonFiniteError, Stopped, UserError
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+# What a path given by the user can run into; any other OSError is a failure of ours.
+BAD_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Run one command; the exit code."""
+  try:
+    options, rest = parser().parse_known_args(arguments)
+    return options.command(options, rest)
+  except SystemExit as done:  # after --help and --version
+    return done.code or DONE
+  except UserError as error:
+    return _complain(error, BAD_INPUT)
+  except BrokenPipeError:  # `gm-jax list | head`: the reader has had enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE
+  except OSError as error:
+    if error.errno not in BAD_PATH:
+      raise
+    return _complain(f"cannot use {os.fspath(error.filename or '')!r}: {error.strerror}", BAD_INPUT)
+  except CheckpointError as error:
+    return _complain(error, BAD_INPUT if getattr(error.__cause__, "errno", None) in BAD_PATH else FAILED)
+  except NonFiniteError as error:
+    return _complain(error, FAILED)
+  except Stopped as stop:
+    return _complain(stop, 128 + stop.signal_number)
+  except KeyboardInterrupt:
+    return _complain("stopped before anything was begun", INTERRUPTED)
+
+
+def _complain(message, code: int) -> int:
+  print(f"gm-jax: {' '.join(str(message).split())}", file=sys.stderr)
+  return code

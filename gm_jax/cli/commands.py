@@ -1,0 +1,190 @@
+"""What the commands do.  Each takes the parsed options (and what was left over) and returns an exit code.
+
+The order within each: whatever can be wrong with the input, then the first byte that is written.
+"""
+
+import io
+import json
+import pathlib
+
+import experiments
+from gm_jax import runs
+from gm_jax.cli import opened
+from gm_jax.cli.options import alternatives, parse
+from gm_jax.errors import UserError
+
+FAMILIES = ("tractable", "approximate", "implicit", "score", "reconstruction")
+DEMO, DEMO_OPTIONS = "vae_digits", ()
+
+
+def list_experiments(options, rest) -> int:
+  """By family, a line each."""
+  del options, rest
+  headers = experiments.headers()
+  width = max((len(header.name) for header in headers), default=0)
+  for family in dict.fromkeys([*FAMILIES, *(header.family for header in headers)]):
+    members = [header for header in headers if header.family == family]
+    if members:
+      print(family or "others")
+    for header in members:
+      cost = f"{header.minutes} min on {header.hardware}" if header.minutes else ""
+      promise = "; ".join(filter(None, (cost, header.expected)))
+      print(f"  {header.name:<{width}}  {header.summary}{f'  [{promise}]' if promise else ''}")
+  return 0
+
+
+def train(options, rest) -> int:
+  """Train an experiment, or resume it."""
+  module = experiments.load(options.name)
+  directory = options.run or pathlib.Path("runs") / options.name
+  before = opened.open_run(directory) if runs.is_run(directory) else None
+  if before and before.name != options.name:
+    raise UserError(f"{directory} is a run of {before.name}, not of {options.name}; name another directory with --run")
+  config = parse(module.Config, rest, f"gm-jax train {options.name}", before and before.config)
+
+  from gm_jax.cli import training
+
+  training.join_processes(options.processes, options.process_id, options.coordinator)
+  training.train_experiment(options.name, module, config, directory)
+  return 0
+
+
+def demo(options, rest) -> int:
+  """The shortest way to a picture."""
+  del rest
+  module = experiments.load(DEMO)
+  config = parse(module.Config, [*DEMO_OPTIONS], "gm-jax demo")
+
+  from gm_jax.cli import training
+
+  training.train_experiment(DEMO, module, config, options.run)
+  return 0
+
+
+def sample(options, rest) -> int:
+  """Images of a run, as a picture or an array."""
+  del rest
+  _check_range("--num", options.num, 1, 2**31 - 1)
+  _check_range("--seed", options.seed, 0, 2**32 - 1)
+  run = opened.open_run(options.run)
+  out = options.out or runs.samples(options.run) / f"seed-{options.seed}.png"
+  if out.suffix not in (".png", ".npy"):
+    raise UserError(f"--out {str(out)!r}: take a name that ends in .png, a picture, or .npy, an array [N, H, W, C]")
+  if options.out and not out.parent.is_dir():
+    raise UserError(f"--out {str(out)!r}: there is no directory {str(out.parent)!r}")
+  if options.label is not None:
+    if not run.num_labels:
+      raise UserError(f"--label {options.label}: the data of {options.run} have no labels")
+    _check_range("--label", options.label, 0, run.num_labels - 1)
+
+  from gm_jax import hooks, parallel, sampling
+
+  model = run.module.model(run.config)
+  step, state = opened.restore(run, model, parallel.single())
+  if options.label is not None and not opened.uses_labels(run, model, state):
+    raise UserError(f"--label {options.label}: {run.name} is not a conditional model; leave it out")
+  condition = None if options.label is None else [options.label] * options.num
+  images = sampling.draw(model, state, seed=options.seed, num=options.num, condition=condition)
+  runs.write_atomically(out, _npy(images) if out.suffix == ".npy" else hooks.png(images))
+  print(f"{options.num} samples of {options.run} after step {step}, seed {options.seed}: {out}")
+  return 0
+
+
+def evaluate(options, rest) -> int:
+  """A run's scores on a whole split."""
+  del rest
+  _check_range("--seed", options.seed, 0, 2**32 - 1)
+  run = opened.open_run(options.run)
+
+  from gm_jax import evaluation, parallel
+  from gm_jax.cli import training
+
+  splits = run.module.data(run.config)
+  if options.split not in splits:
+    raise UserError(f"unknown split {options.split!r} of {run.name}; {alternatives(options.split, splits)}")
+  model = run.module.model(run.config)
+  strategy = parallel.BY_NAME[run.config.strategy]()
+  step, state = opened.restore(run, model, strategy)
+  measure, protocol = training.measure_of(run.module, run.config, model)
+  report = evaluation.evaluate(
+    measure,
+    state,
+    splits[options.split],
+    batch_size=run.config.batch_size,
+    seed=options.seed,
+    strategy=strategy,
+    protocol={"experiment": run.name, "step": step, **protocol},
+  )
+  text = json.dumps(report, allow_nan=False)
+  runs.write_atomically(runs.report_file(options.run), f"{text}\n".encode())
+  print(text if options.json else _table(report))
+  return 0
+
+
+def verify(options, rest) -> int:
+  """Every file of every checkpoint, and whether it is what was written."""
+  del rest
+  if not runs.is_run(options.run):
+    raise UserError(f"{options.run} is not a run: there is no {runs.config_file(options.run)}")
+
+  from gm_jax import checkpoint
+
+  directory, whole = runs.checkpoints(options.run), []
+  for step in checkpoint.steps(directory):
+    path = directory / f"{step:08d}"
+    problems = checkpoint.problems(path)
+    whole.append(not problems)
+    # Without the manifest there is nothing to hold the other files against.
+    sealed = not any(problem.startswith(checkpoint.MANIFEST) for problem in problems)
+    for file in sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()):
+      if not any(problem.startswith(f"{file} ") for problem in problems):
+        print(f"{path.name}/{file}: {'ok' if sealed else 'unknown'}")
+    for problem in problems:
+      print(f"{path.name}/{problem}: BAD")
+  print(f"{options.run}: {sum(whole)} of {len(whole)} checkpoints are whole")
+  return 0 if whole and all(whole) else 1
+
+
+def doctor(options, rest) -> int:
+  """What this machine has, and whether it will do."""
+  del rest
+  from gm_jax.cli.doctor import examine
+
+  lines, problems = examine(options.data_dir)
+  print(*lines, sep="\n")
+  print(f"verdict    {'not ready: ' + '; '.join(problems) if problems else 'ready'}")
+  return 1 if problems else 0
+
+
+COMMANDS = {
+  "demo": demo,
+  "list": list_experiments,
+  "train": train,
+  "sample": sample,
+  "evaluate": evaluate,
+  "verify": verify,
+  "doctor": doctor,
+}
+
+
+def _check_range(name: str, value: int, least: int, most: int) -> None:
+  if not least <= value <= most:
+    raise UserError(f"{name} is {value}; take a number from {least} to {most}")
+
+
+def _npy(images) -> bytes:
+  import numpy as np
+
+  file = io.BytesIO()
+  np.save(file, images, allow_pickle=False)
+  return file.getvalue()
+
+
+def _table(report: dict) -> str:
+  lines = []
+  for name, score in report["metrics"].items():
+    spread = "" if score["stderr"] is None else f" +- {score['stderr']:.4g}"
+    unit = "" if score["unit"] == "1" else f" {score['unit']}"
+    lines.append(f"{name:<24} {score['mean']:.6g}{spread}{unit}  ({score['count']} examples)")
+  protocol = ", ".join(f"{name} {value}" for name, value in report["protocol"].items())
+  return "\n".join([*lines, f"protocol: {protocol}"])

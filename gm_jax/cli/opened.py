@@ -1,0 +1,86 @@
+"""A run on disk, opened by its path alone: experiment, configuration, model and state, without its data."""
+
+import dataclasses
+import pathlib
+import sys
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import experiments
+from gm_jax import runs
+from gm_jax.errors import UserError
+
+STORED = {"experiment": str, "config": dict, "batch": dict}  # what config.json must hold, see `describe`
+
+
+class Run(NamedTuple):
+  """What config.json says.
+
+  Attributes:
+    path: the directory.
+    name: of the experiment.
+    module: the experiment.
+    config: the experiment's Config as the run has it.
+    batch: `{name: [shape, dtype]}` of a training batch, so that the state's shapes are known without the data.
+    num_labels: how many classes the training data had; None if it had no labels.
+  """
+
+  path: pathlib.Path
+  name: str
+  module: ModuleType
+  config: Any
+  batch: dict
+  num_labels: int | None
+
+
+def open_run(path: pathlib.Path) -> Run:
+  """The run in a directory; UserError where config.json is not what `describe` wrote."""
+  from experiments import base
+
+  file, stored = runs.config_file(path), runs.read_config(path)
+  for name, kind in STORED.items():
+    if not isinstance(stored.get(name), kind):
+      raise UserError(f"{file} has no {name!r}: it was not written by `gm-jax train`")
+  try:
+    module = experiments.load(stored["experiment"])
+    config = base.from_json(module.Config, stored["config"])
+  except UserError as error:
+    raise UserError(f"{file}: {error}") from None
+  return Run(path, stored["experiment"], module, config, stored["batch"], stored.get("num_labels"))
+
+
+def describe(name: str, config, batch: dict, train) -> dict:
+  """config.json: enough to open the run again without its data.  `batch` is a batch of the data set `train`."""
+  labels = getattr(train, "arrays", {}).get("label")
+  return {
+    "experiment": name,
+    "config": dataclasses.asdict(config),
+    "batch": {key: [[*array.shape], str(array.dtype)] for key, array in batch.items()},
+    "num_labels": None if labels is None else int(labels.max()) + 1,
+  }
+
+
+def restore(run: Run, model, strategy) -> tuple[int, Any]:
+  """(step, state) of the newest whole checkpoint; if a newer one is damaged, a line on standard error says so."""
+  import jax
+
+  from gm_jax import checkpoint
+  from gm_jax.cli import cache
+
+  cache.switch_on()
+  try:
+    batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in run.batch.items()}
+  except (TypeError, ValueError):
+    raise UserError(f"{runs.config_file(run.path)} holds {run.batch!r} as its batch; each entry is [shape, dtype]") from None
+  example = strategy.abstract_state(model.init, batch)
+  return checkpoint.restore(runs.checkpoints(run.path), example, notify=lambda line: print(f"gm-jax: {line}", file=sys.stderr))
+
+
+def uses_labels(run: Run, model, state) -> bool:
+  """Whether the model's sampler looks at the condition that it is given."""
+  import jax
+  import numpy as np
+
+  draw = lambda condition: model.sample(jax.random.key(0), state, 1, condition)
+  traced = jax.make_jaxpr(draw)(np.zeros(1, np.int32)).jaxpr
+  return any(variable is traced.invars[0] for equation in traced.eqns for variable in equation.invars)

@@ -1,0 +1,82 @@
+"""Which commands there are and what they take.  No JAX here: each command is imported when it runs."""
+
+import argparse
+import importlib
+import pathlib
+
+from gm_jax import __version__
+from gm_jax.cli.options import Parser
+
+RUN = "a run's directory, as `gm-jax train` made it"
+
+
+def parser() -> Parser:
+  """The whole command line; parsing gives a namespace with `command(options, rest)`."""
+  root = Parser(prog="gm-jax", description="Train, sample and score deep generative models.")
+  root.add_argument("--version", action="version", version=f"gm-jax {__version__}")
+  commands = root.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+  def add(name: str, summary: str, **texts) -> Parser:
+    command = commands.add_parser(name, help=summary, description=summary, **texts)
+    command.set_defaults(command=_later(name, command))
+    return command
+
+  demo = add("demo", "train a small model on the embedded digits and write a picture of samples, in a minute")
+  demo.add_argument("--run", type=pathlib.Path, default=pathlib.Path("runs/demo"), help="where (default: %(default)s)")
+
+  add("list", "the experiments by family, each with what it promises")
+
+  train = add(
+    "train",
+    "train an experiment, or resume it where it stopped",
+    epilog="`gm-jax train NAME --help` shows the experiment's own: --steps, --seed, --data-dir, --strategy, and its fields.",
+    add_help=False,  # `train NAME --help` is answered with the experiment's fields
+  )
+  train.add_argument("name", metavar="NAME", nargs="?", help="as `gm-jax list` shows it")
+  train.add_argument("--run", type=pathlib.Path, metavar="DIR", help="the run's directory (default: runs/NAME)")
+  several = train.add_argument_group("several processes", "one command on every host; SLURM, GKE, TPU pods: --processes auto")
+  several.add_argument("--processes", metavar="N", type=_processes, help="how many, or auto")
+  several.add_argument("--process-id", metavar="I", type=int, help="which one this is, from 0")
+  several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens; on a trusted network only")
+
+  sample = add("sample", "draw images from a run; image i depends on the seed and on i alone")
+  sample.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  sample.add_argument("--num", type=int, default=64, metavar="N", help="how many (default: %(default)s)")
+  sample.add_argument("--seed", type=int, default=0, metavar="S", help="(default: %(default)s)")
+  sample.add_argument("--label", type=int, metavar="L", help="the class, for models that are conditional")
+  sample.add_argument("--out", type=pathlib.Path, metavar="F", help="F.png or F.npy, [N, H, W, C] (default: in RUN/samples)")
+
+  evaluate = add("evaluate", "score a run on a whole split: means, standard errors, and the protocol they were measured under")
+  evaluate.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  evaluate.add_argument("--split", default="test", help="(default: %(default)s)")
+  evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="of whatever the measure draws (default: %(default)s)")
+  evaluate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+  verify = add("verify", "check every file of a run's checkpoints against its SHA-256")
+  verify.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+
+  doctor = add("doctor", "versions, devices, data, compile cache, free disk, and a verdict")
+  doctor.add_argument("--data-dir", type=pathlib.Path, metavar="D", help="a TFDS data directory to look into")
+  return root
+
+
+def _later(name: str, command: Parser):
+  """The function behind a command, imported when it is called.  `train` alone takes options that are not in this file."""
+
+  def call(options, rest):
+    if rest and name != "train":
+      command.reject(rest[0])
+    if name == "train" and options.name is None:
+      if {"-h", "--help"} & {*rest}:
+        command.print_help()
+        return 0
+      command.error("NAME is missing; `gm-jax list` shows the experiments")
+    return importlib.import_module("gm_jax.cli.commands").COMMANDS[name](options, rest)
+
+  return call
+
+
+def _processes(text: str) -> int | str:
+  if text == "auto" or (text.isdecimal() and int(text) > 0):
+    return text if text == "auto" else int(text)
+  raise argparse.ArgumentTypeError(f"{text!r} is neither a number of processes nor auto")

@@ -1,0 +1,86 @@
+"""From an experiment and its configuration to a run: data, devices, hooks, loop."""
+
+import pathlib
+from types import ModuleType
+
+import jax
+
+from experiments import base
+from gm_jax import checkpoint, data, evaluation, hooks, parallel, runs
+from gm_jax.cli import cache, opened
+from gm_jax.errors import UserError
+from gm_jax.progress import Progress
+from gm_jax.train import train
+
+
+def train_experiment(name: str, module: ModuleType, config: base.Run, directory: pathlib.Path) -> None:
+  """Train, or go on training, the run in `directory`; says what it does, where the samples are and what to do next.
+
+  Everything that can be wrong with the input is found before the directory is touched.
+  """
+  cache.switch_on()
+  splits = module.data(config)
+  batches = data.batches(splits["train"], config.batch_size, config.seed)
+  strategy = parallel.BY_NAME[config.strategy]()
+  strategy.local_rows(config.batch_size)
+  model = module.model(config)
+  pictures = hooks.Pictures(config.sample_every or config.steps, model, seed=config.seed, num=config.num_samples)
+  looking = [Progress(name=name), pictures]
+  if config.evaluate_every:
+    looking.append(hooks.Evaluation(config.evaluate_every, _scores(module, config, model, splits["test"], strategy)))
+  say = print if jax.process_index() == 0 else lambda *words: None
+
+  if jax.process_index() == 0:
+    description = opened.describe(name, config, batches(0), splits["train"])
+    runs.open_run(directory, description, free=[f"config.{field}" for field in base.FREE])
+  done = max(checkpoint.steps(runs.checkpoints(directory)), default=0)
+  verb = f"{directory} has taken {done} steps; resuming" if done else "training"
+  where = f"{strategy.num_devices} {jax.default_backend()} device(s), in {directory}"
+  say(f"{verb} {name} to step {config.steps}, {config.batch_size} examples a step on {where}", flush=True)
+  train(
+    model,
+    batches,
+    seed=config.seed,
+    steps=config.steps,
+    run=directory,
+    strategy=strategy,
+    hooks=looking,
+    log_every=config.log_every,
+    save_every=config.save_every,
+  )
+  say(f"samples: {runs.samples(directory) / f'{config.steps:08d}.png'}")
+  say(f"next: gm-jax evaluate {directory}")
+
+
+def join_processes(processes: int | str | None, process_id: int | None, coordinator: str | None) -> None:
+  """Become one of several processes where the options say so, before JAX looks for devices."""
+  if processes in (None, "auto"):
+    if (process_id, coordinator) != (None, None):
+      raise UserError("--process-id and --coordinator go with --processes N")
+    return parallel.initialize_processes() if processes else None
+  if process_id is None or coordinator is None:
+    raise UserError(f"--processes {processes} needs --process-id and --coordinator HOST:PORT as well; or take --processes auto")
+  if not 0 <= process_id < processes:
+    raise UserError(f"--process-id is {process_id}; take a number from 0 to {processes - 1}")
+  host, _, port = coordinator.rpartition(":")
+  if not host or not port.isdecimal():
+    raise UserError(f"--coordinator {coordinator!r} is not HOST:PORT")
+  parallel.initialize_processes(coordinator, processes, process_id)
+
+
+def measure_of(module: ModuleType, config: base.Run, model):
+  """What an experiment is scored by, and what its numbers depend on besides the data: `(measure, protocol)`."""
+  measure = module.measure(config) if hasattr(module, "measure") else model.evaluate
+  return measure, module.protocol(config) if hasattr(module, "protocol") else {}
+
+
+def _scores(module, config, model, dataset, strategy):
+  """The means over a split as a function of the state: what is logged while training, by the model's own cheap `evaluate`."""
+
+  def scores(state):
+    report = evaluation.evaluate(
+      model.evaluate, state, dataset, batch_size=config.batch_size, seed=config.seed, strategy=strategy
+    )
+    return {name: score["mean"] for name, score in report["metrics"].items()}
+
+  return scores

@@ -11,6 +11,7 @@ it held before, or what it was to hold.  Reading verifies every hash, because th
 Orbax writes and reads the arrays, sharded or not, from any number of processes; this is the only file that knows it.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -57,9 +58,14 @@ def save(directory, step: int, state, extra: dict | None = None) -> pathlib.Path
   leaves = _leaves(state)
   _refuse_nan(step, leaves)
   final, draft = directory / _name(step), directory / f"tmp-{_name(step)}"
-  _together(lambda: _prepare(directory, draft), f"cannot write checkpoint {final}")
-  _everyone(lambda: _write_arrays(draft, leaves), f"cannot write checkpoint {final}")
-  _together(lambda: _commit(draft, final, step, leaves, extra), f"cannot write checkpoint {final}")
+  complaint = f"cannot write checkpoint {final}"
+  try:
+    _together(lambda: _prepare(directory, draft, leaves), complaint)
+    _everyone(lambda: _write_arrays(draft, leaves), complaint)
+    _together(lambda: _commit(draft, final, step, leaves, extra), complaint)
+  except CheckpointError:
+    shutil.rmtree(draft, ignore_errors=True)
+    raise
   return final
 
 
@@ -112,8 +118,9 @@ def problems(path) -> list[str]:
       return [f"{MANIFEST} does not match {SEAL}"]
   except OSError as error:
     return [f"{pathlib.Path(error.filename or path).name} cannot be read ({error.strerror})"]
-  found = []
-  for name, (size, digest) in json.loads(manifest)["files"].items():
+  manifest = json.loads(manifest)
+  found = [f"{MANIFEST} is of step {manifest['step']}"] if path.name != _name(manifest["step"]) else []
+  for name, (size, digest) in manifest["files"].items():
     file = path / name
     try:
       if file.stat().st_size != size:
@@ -160,8 +167,12 @@ _visits: dict[str, int] = {}
 # ---- one checkpoint: arrays, manifest, commit ----
 
 
-def _prepare(directory: pathlib.Path, draft: pathlib.Path) -> None:
+def _prepare(directory: pathlib.Path, draft: pathlib.Path, leaves: dict) -> None:
   directory.mkdir(parents=True, exist_ok=True)
+  needed = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves.values())
+  free = shutil.disk_usage(directory).free
+  if free < needed + 2**20:
+    raise OSError(f"it takes {needed / 1e6:.1f} MB and the disk has {free / 1e6:.1f} left")
   if draft.exists():
     shutil.rmtree(draft)
   draft.mkdir()
@@ -171,9 +182,10 @@ def _write_arrays(draft: pathlib.Path, leaves: dict) -> None:
   from orbax.checkpoint import v1 as ocp
 
   # Orbax stores no empty arrays; the manifest's shape says all there is to know of one.
-  full = {path: leaf for path, leaf in leaves.items() if leaf.size}
+  full = {path: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for path, leaf in leaves.items() if leaf.size}
   if full:
-    ocp.save(draft / ARRAYS, full)
+    with _own_words():
+      ocp.save(draft / ARRAYS, full)
   kill_point("save:arrays")
 
 
@@ -238,12 +250,24 @@ def _read_manifest(path: pathlib.Path) -> dict:
   return manifest
 
 
+@contextlib.contextmanager
+def _own_words():
+  """Orbax logs a failure several times over, with tracebacks, besides raising it; we say it once, in one line."""
+  logger = logging.getLogger("absl")
+  before = logger.disabled
+  logger.disabled = True
+  yield
+  # Not after a failure: Orbax's threads go on complaining then.
+  logger.disabled = before
+
+
 def _read_arrays(path: pathlib.Path, example):
   from orbax.checkpoint import v1 as ocp
 
   abstract = {name: _abstract(leaf) for name, leaf in _leaves(example).items()}
   full = {name: leaf for name, leaf in abstract.items() if leaf.size}
-  arrays = ocp.load(path / ARRAYS, full) if full else {}
+  with _own_words():
+    arrays = ocp.load(path / ARRAYS, full) if full else {}
   empty = lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
   leaves = [arrays[name] if name in arrays else empty(leaf) for name, leaf in abstract.items()]
   return jax.tree.unflatten(jax.tree.structure(example), leaves)

@@ -1,20 +1,21 @@
 """Convolution layers whose gradients are as fast as their forward pass on a CPU, inside loops too.
 
-XLA's CPU compiler has a fast kernel for convolutions in one form: no input dilation, layout (N, H, W, C) x (H, W, I, O).  The weight
-gradients that JAX derives are in another form.  At the top level of a program the compiler rewrites most of them; inside
-`lax.scan`, `while` and `cond`, and for transposed convolutions everywhere, they run in a naive loop, 5 to 100 times slower.
+XLA's CPU compiler has a fast kernel for convolutions in one form: no input dilation, layout (N, H, W, C) x (H, W, I, O).
+The weight gradients that JAX derives are in another form.  At the top level of a program the compiler rewrites most of
+them; inside `lax.scan`, `while` and `cond`, and for transposed convolutions everywhere, they run in a naive loop, 5 to 100
+times slower.
 
-A convolution is bilinear, so all of its derivatives, of every order and in both modes, follow from its two transposes.  Here it is
-a primitive whose transposes are again that primitive, in the fast form.  With y[o] = sum_k x[(o s + k r - p) / a] w[k] (stride s,
-kernel dilation r, low padding p, input dilation a):
+A convolution is bilinear, so all of its derivatives, of every order and in both modes, follow from its two transposes.  Here
+it is a primitive whose transposes are again that primitive, in the fast form.  With stride s, kernel dilation r, low padding p
+and input dilation a, y[o] = sum_k x[(o s + k r - p) / a] w[k], and
 
   dx   is dy * w with w turned round, s and a exchanged;
   dw   is x * dy with s and r exchanged, channels taking the place of examples;
   dw   where a > 1 is dy * x, turned round, so that the kernel is dilated and not the input.
 
-On other backends `convolve` is `lax.conv_general_dilated` itself, letter for letter, so that their compilers find the patterns they
-know.  That is decided while tracing, by `jax.default_backend()`: a choice at lowering time (`lax.platform_dependent`) would put a
-branch into every program and its gradient.
+On other backends `convolve` is `lax.conv_general_dilated` itself, letter for letter, so that their compilers find the
+patterns they know.  That is decided while tracing, by `jax.default_backend()`: a choice at lowering time
+(`lax.platform_dependent`) would put a branch into every program and its gradient.
 """
 
 import math

@@ -1,10 +1,10 @@
 """The two players of DCGAN (Radford, Metz and Chintala 2016).
 
-Strides instead of pooling, no fully connected hidden layer, batch normalisation everywhere but at the generator's output and the
-critic's input, weights drawn from N(0, 0.02).
+Strides instead of pooling, no fully connected hidden layer, batch normalisation everywhere but at the generator's output
+and the critic's input, weights drawn from N(0, 0.02).
 
-An image is halved twice, then for as long as it stays at least 4 wide: 8 -> 4 -> 2, 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4.  At base 64
-a 28 x 28 generator has 128 and 64 channels before its output, the critic 64 and 128.
+An image is halved twice, then for as long as it stays at least 4 wide: 8 -> 4 -> 2, 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4.  At
+base 64 a 28 x 28 generator has 128 and 64 channels before its output, the critic 64 and 128.
 """
 
 from collections.abc import Callable

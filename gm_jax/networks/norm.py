@@ -1,5 +1,6 @@
-"""Batch normalisation over the global batch."""
+"""Normalisation: over the global batch, and over groups of channels of one example."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,9 @@ from gm_jax import rows
 class BatchNorm(nn.Module):
   """`flax.linen.BatchNorm`, whose statistics are those of all examples, however many devices share them.
 
-  Same parameters and same "batch_stats" (Ioffe and Szegedy 2015).  With `train` it normalises x [B, ..., C] by the batch's own mean
-  and variance and moves the running ones a step of 1 - momentum towards them; without, by the running ones.  Statistics are
-  float32 at any precision of x.
+  Same parameters and same "batch_stats" (Ioffe and Szegedy 2015).  With `train` it normalises x [B, ..., C] by the batch's
+  own mean and variance and moves the running ones a step of 1 - momentum towards them; without, by the running ones.
+  Statistics are float32 at any precision of x.
   """
 
   momentum: float = 0.9
@@ -51,6 +52,14 @@ class BatchNorm(nn.Module):
     if self.use_bias:
       y += _as_channel(self.param("bias", self.bias_init, channels), x)
     return y.astype(dtype)
+
+
+def group_norm(x, groups: int = 8):
+  """x [B, H, W, C] normalised within each example and group of channels, with a scale and bias per channel (Wu and He 2018).
+
+  `groups` groups, or as many of them as share the channels evenly.  Makes a layer of the module that calls it.
+  """
+  return nn.GroupNorm(math.gcd(groups, x.shape[-1]), use_fast_variance=False)(x)  # the fast one cancels, as above
 
 
 def _as_channel(values, x):

@@ -107,6 +107,15 @@ def descend(
   return player, {"loss": loss, **rows.batch_mean(reports)}
 
 
+def global_mean(tree):
+  """Leaf by leaf: means over the rows in view -> means over the whole global batch.
+
+  A `step` of your own passes whatever it averaged over its batch through here, so that it also runs where the batch is cut
+  (`jax.pmap`); `descend` has done so already.
+  """
+  return rows.mean(tree)
+
+
 class Average(NamedTuple):
   """A moving average of a player's variables, which `sample` and `evaluate` read.
 

@@ -4,6 +4,8 @@ Two ranges are in use: [0, 1] for Bernoulli means and autoencoders, [-1, 1] for 
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,31 @@ def dequantize(key, images):
   """uint8 [B, ...] -> float32 in (0, 1): (x + u) / 256 with u uniform, so that a density on the unit cube is scored in
   bits per dimension by `bits_per_dim(nats, num_dims, bin_width=1 / 256)` and the uniform cube scores exactly 8."""
   return (images.astype(jnp.float32) + random.uniform(key, len(images), images.shape[1:])) / 256
+
+
+def quantize(x):
+  """The inverse of `dequantize`: float -> the uint8 whose bin it lies in, values outside [0, 1] clipped."""
+  return jnp.clip(jnp.floor(x * 256), 0, 255).astype(jnp.uint8)
+
+
+class Pixels(NamedTuple):
+  """How a density over floats sees images, and what its nats are worth.
+
+  Attributes:
+    read: `(key, images [B, H, W, C]) -> x`, float, the same shape.
+    write: `x -> images`.
+    log_levels: nats per dimension from the density of x to the mass of the image: `nll = H * W * C * log_levels - log p(x)`.
+      That nll is of the uint8 image however it was read: it compares across models, `bits_per_dim(nll, H * W * C)` is right.
+  """
+
+  read: Callable
+  write: Callable
+  log_levels: float
+
+
+POINTS = Pixels(lambda key, x: x, lambda x: x, 0.0)  # floats, as they are
+BINARY = Pixels(lambda key, images: to_binary(images), from_unit, 0.0)  # a mass already
+DEQUANTIZED = Pixels(dequantize, quantize, math.log(256))  # a density on the unit cube
 
 
 def bits_per_dim(nats, num_dims: int, bin_width: float = 1.0):

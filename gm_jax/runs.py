@@ -41,7 +41,15 @@ def is_run(path) -> bool:
 
 
 def open_run(path, config: dict, *, free=()) -> bool:
-  """Make `path` the run of `config`, or check that it already is; True if it was one before.
+  """Make `path` the run of `config`, or check that it already is; True if it was one before.  Arguments as for `check_run`."""
+  existing = check_run(path, config, free=free)
+  if not existing or read_config(path) != _as_json(config):
+    _write_config(pathlib.Path(path), config)
+  return existing
+
+
+def check_run(path, config: dict, *, free=()) -> bool:
+  """Whether `path` is the run of `config` already; nothing is written.
 
   Args:
     path: need not exist; if it does, it is empty or a run.
@@ -49,21 +57,16 @@ def open_run(path, config: dict, *, free=()) -> bool:
     free: fields that may change from one resume to the next; the file then holds the new values.  `steps` may always grow.
 
   Raises:
-    UserError: the run has another configuration, the path is something else, or it cannot be written.
+    UserError: the run has another configuration, or the path is something else.
   """
   path = pathlib.Path(path)
-  config = json.loads(json.dumps(config))
   if is_run(path):
-    old = read_config(path)
-    _compare(path, old, config, set(free))
-    if old != config:
-      _write_config(path, config)
+    _compare(path, read_config(path), _as_json(config), set(free))
     return True
   if path.exists() and not path.is_dir():
     raise UserError(f"{path} is a file; a run is a directory")
   if path.is_dir() and any(path.iterdir()):
     raise UserError(f"{path} has files in it but no config.json: it is not a run; name a new or an empty directory")
-  _write_config(path, config)
   return False
 
 
@@ -100,6 +103,8 @@ def write_atomically(path, content: bytes) -> None:
       os.fsync(file.fileno())
     os.replace(draft, path)
   except OSError as error:
+    with contextlib.suppress(OSError):
+      draft.unlink(missing_ok=True)
     raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
 
 
@@ -120,6 +125,11 @@ def only_one(run):
     except OSError:
       pass  # A file system without locks.
     yield
+
+
+def _as_json(config: dict) -> dict:
+  """What the file would give back: tuples are lists."""
+  return json.loads(json.dumps(config))
 
 
 def _write_config(path: pathlib.Path, config: dict) -> None:

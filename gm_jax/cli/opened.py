@@ -10,7 +10,7 @@ import experiments
 from gm_jax import runs
 from gm_jax.errors import UserError
 
-STORED = {"experiment": str, "config": dict, "batch": dict}  # what config.json must hold, see `describe`
+STORED = {"experiment": str, "config": dict, "shapes": dict}  # what config.json must hold, see `describe`
 
 
 class Run(NamedTuple):
@@ -21,7 +21,7 @@ class Run(NamedTuple):
     name: of the experiment.
     module: the experiment.
     config: the experiment's Config as the run has it.
-    batch: `{name: [shape, dtype]}` of a training batch, so that the state's shapes are known without the data.
+    shapes: `{name: [shape, dtype]}` of a training batch, so that the state's shapes are known without the data.
     num_labels: how many classes the training data had; None if it had no labels.
   """
 
@@ -29,7 +29,7 @@ class Run(NamedTuple):
   name: str
   module: ModuleType
   config: Any
-  batch: dict
+  shapes: dict
   num_labels: int | None
 
 
@@ -46,7 +46,7 @@ def open_run(path: pathlib.Path) -> Run:
     config = base.from_json(module.Config, stored["config"])
   except UserError as error:
     raise UserError(f"{file}: {error}") from None
-  return Run(path, stored["experiment"], module, config, stored["batch"], stored.get("num_labels"))
+  return Run(path, stored["experiment"], module, config, stored["shapes"], stored.get("num_labels"))
 
 
 def describe(name: str, config, batch: dict, train) -> dict:
@@ -55,7 +55,7 @@ def describe(name: str, config, batch: dict, train) -> dict:
   return {
     "experiment": name,
     "config": dataclasses.asdict(config),
-    "batch": {key: [[*array.shape], str(array.dtype)] for key, array in batch.items()},
+    "shapes": {key: [[*array.shape], str(array.dtype)] for key, array in batch.items()},
     "num_labels": None if labels is None else int(labels.max()) + 1,
   }
 
@@ -69,9 +69,9 @@ def restore(run: Run, model, strategy) -> tuple[int, Any]:
 
   cache.switch_on()
   try:
-    batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in run.batch.items()}
+    batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in run.shapes.items()}
   except (TypeError, ValueError):
-    raise UserError(f"{runs.config_file(run.path)} holds {run.batch!r} as its batch; each entry is [shape, dtype]") from None
+    raise UserError(f"{runs.config_file(run.path)} holds {run.shapes!r} as shapes; each entry is [shape, dtype]") from None
   example = strategy.abstract_state(model.init, batch)
   return checkpoint.restore(runs.checkpoints(run.path), example, notify=lambda line: print(f"gm-jax: {line}", file=sys.stderr))
 

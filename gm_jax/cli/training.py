@@ -12,6 +12,8 @@ from gm_jax.errors import UserError
 from gm_jax.progress import Progress
 from gm_jax.train import train
 
+CHANGEABLE = [f"config.{field}" for field in base.FREE]
+
 
 def train_experiment(name: str, module: ModuleType, config: base.Run, directory: pathlib.Path) -> None:
   """Train, or go on training, the run in `directory`; says what it does, where the samples are and what to do next.
@@ -32,7 +34,7 @@ def train_experiment(name: str, module: ModuleType, config: base.Run, directory:
 
   if jax.process_index() == 0:
     description = opened.describe(name, config, batches(0), splits["train"])
-    runs.open_run(directory, description, free=[f"config.{field}" for field in base.FREE])
+    looking.append(_Describe(directory, description))
   done = max(checkpoint.steps(runs.checkpoints(directory)), default=0)
   verb = f"{directory} has taken {done} steps; resuming" if done else "training"
   where = f"{strategy.num_devices} {jax.default_backend()} device(s), in {directory}"
@@ -50,6 +52,18 @@ def train_experiment(name: str, module: ModuleType, config: base.Run, directory:
   )
   say(f"samples: {runs.samples(directory) / f'{config.steps:08d}.png'}")
   say(f"next: gm-jax evaluate {directory}")
+
+
+class _Describe(hooks.Hook):
+  """Writes config.json: at once for a new run, and for an old one when its checkpoint has been read and found good."""
+
+  def __init__(self, directory: pathlib.Path, description: dict):
+    self.directory, self.description = directory, description
+    if not runs.check_run(directory, description, free=CHANGEABLE):
+      runs.open_run(directory, description, free=CHANGEABLE)
+
+  def begin(self, run, step, steps):
+    runs.open_run(self.directory, self.description, free=CHANGEABLE)
 
 
 def join_processes(processes: int | str | None, process_id: int | None, coordinator: str | None) -> None:

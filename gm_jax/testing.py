@@ -116,9 +116,10 @@ def check_strategies_agree(model: GenerativeModel, batches: list, strategies: li
     strategies: `parallel.Strategy` values; the first is what the others are compared with.
     tolerance: of each array, relative to its largest entry (and absolute where that is below one).
   """
+  initial = jax.device_get(strategies[0].init(model.init, 0, batches[0]))
   reference = None
   for strategy in strategies:
-    state = _after(model, batches, strategy)
+    state = _after(model, initial, batches, strategy)
     reference = state if reference is None else reference
     for (path, ours), theirs in zip(jax.tree.leaves_with_path(state), jax.tree.leaves(reference)):
       allowed = tolerance * max(1.0, np.abs(theirs).max(initial=0.0))
@@ -126,8 +127,8 @@ def check_strategies_agree(model: GenerativeModel, batches: list, strategies: li
       assert difference <= allowed, f"{strategy.name} and {strategies[0].name} differ by {difference} in {jax.tree_util.keystr(path)}"
 
 
-def _after(model: GenerativeModel, batches: list, strategy):
-  state = strategy.init(model.init, 0, batches[0])
+def _after(model: GenerativeModel, state, batches: list, strategy):
+  state = jax.device_put(state, strategy.shardings(state))
   step = strategy.step(model.step)
   for index, batch in enumerate(batches):
     state, _ = step(np.uint32(0), np.int32(index), state, strategy.place_batch(batch))

@@ -51,4 +51,6 @@ def make_gan(game, norm, n_critic):
 MEMBERS = {
   "vae-bernoulli": Member(lambda: make_vae(vae.bernoulli()), "nll_bound", binary),
   "vae-gaussian": Member(lambda: make_vae(vae.gaussian()), "nll_bound", grey),
+  "gan": Member(lambda: make_gan(gan.non_saturating(), dcgan.batch_norm, 1), "critic", grey, learns_in=None),
+  "wgan-gp": Member(lambda: make_gan(gan.wgan_gp(), None, 3), "critic", grey, learns_in=None),
 }

@@ -139,7 +139,7 @@ def test_a_directory_swapped_for_another_step_is_damage(two_steps, tmp_path):
     (lambda state: with_leaf(state, "bias", np.zeros(25, np.float32)), r"bias float32\[25\]"),
     (lambda state: with_leaf(state, "kernel", np.zeros((16, 24), np.float16)), r"kernel float16\[16, 24\]"),
     (lambda state: state._replace(stats={}), r"stats/codes/half .* where this model has opt_state/0"),
-    (lambda state: state._replace(opt_state=(*state.opt_state, np.float32(0))), r"nothing more where this model has opt_state/3"),
+    (lambda state: state._replace(opt_state=(*state.opt_state, np.float32(0))), "nothing more where .* opt_state/3"),
     (lambda state: state._replace(opt_state=state.opt_state[:2]), r"opt_state/2 .* where this model has nothing more"),
     (lambda state: state._replace(params={"Dense_1": state.params["Dense_0"]}), r"where this model has params/Dense_1/bias"),
   ],

@@ -131,29 +131,28 @@ def bernoulli() -> Likelihood:
   )
 
 
-def gaussian(min_log_var: float = -8.0) -> Likelihood:
-  """Grey or colour pixels, dequantised to (0, 1): a mean and a log-variance each, so bits per dimension have bin width 1 / 256.
+def gaussian(min_log_var: float = -8.0, observe: Callable = images.dequantize, show: Callable = images.from_unit) -> Likelihood:
+  """Grey or colour pixels: a mean and a log-variance each.
 
-  The log-variance is softly kept above `min_log_var`: a density can be driven to infinity on pixels that never vary.  Floats
-  (2-D points) are observed as they are.
+  Args:
+    min_log_var: the log-variance is softly kept above this, since a density can be driven to infinity on pixels that never vary.
+    observe: `(key, images) -> x`; by default dequantised to (0, 1), so that bits per dimension have bin width 1 / 256.
+    show: `x -> images`.  For 2-D points pass the identities `lambda key, x: x` and `lambda x: x`.
   """
 
   def split(outputs):
     mean, log_var = jnp.split(outputs, 2, axis=-1)
     return mean, min_log_var + jax.nn.softplus(log_var - min_log_var)
 
-  def observe(key, pixels):
-    return images.dequantize(key, pixels) if pixels.dtype == jnp.uint8 else pixels
-
   def sample(key, outputs):
     mean, log_var = split(outputs)
-    return images.from_unit(mean + jnp.exp(log_var / 2) * random.normal(key, len(mean), mean.shape[1:]))
+    return show(mean + jnp.exp(log_var / 2) * random.normal(key, len(mean), mean.shape[1:]))
 
   return Likelihood(
     channels=2,
     observe=observe,
     log_prob=lambda outputs, x: normal_log_prob(x, *split(outputs)),
-    mean=lambda outputs: images.from_unit(split(outputs)[0]),
+    mean=lambda outputs: show(split(outputs)[0]),
     sample=sample,
   )
 

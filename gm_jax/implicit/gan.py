@@ -52,6 +52,8 @@ def gan(
   num_latents: int,
   n_critic: int = 1,
   decay: float = 0.999,
+  observe: Callable = images.to_symmetric,
+  show: Callable = images.from_symmetric,
 ) -> GenerativeModel:
   """Two players as a generative model; evaluate returns `critic`, the logits of real images.
 
@@ -63,6 +65,7 @@ def gan(
     num_latents: Z.
     n_critic: the generator plays at every `n_critic`-th step.
     decay: of the generator's average, counted in the generator's own steps.
+    observe, show: from images to what the players see, and back; for 2-D points pass the identity, twice.
   """
 
   def generate(generator, key, num, train):
@@ -80,7 +83,7 @@ def gan(
 
   def init(key, batch):
     generator_key, fake_key, critic_key = jax.random.split(key, 3)
-    real = images.to_symmetric(batch["image"])
+    real = observe(batch["image"])
     player = begin(generator, generate, generator_optimizer, generator_key, len(real))
     fake, _ = run(generator, generate, player.variables, fake_key, len(real), train=True)
     opponent = begin(critic, critic_objective, critic_optimizer, critic_key, real, fake)
@@ -93,7 +96,7 @@ def gan(
 
   def step(key, state, batch):
     fake_key, critic_key, generator_key = jax.random.split(key, 3)
-    real = images.to_symmetric(batch["image"])
+    real = observe(batch["image"])
     fake, _ = run(generator, generate, state.generator.variables, fake_key, len(real), train=True)
     opponent, metrics = descend(critic, critic_objective, critic_optimizer, state.critic, critic_key, real, fake)
 
@@ -114,11 +117,11 @@ def gan(
   def sample(key, state, num, condition=None):
     del condition
     draw = lambda generator: generate(generator, key, num, train=False)
-    return images.from_symmetric(nn.apply(draw, generator)(state.average.variables))
+    return show(nn.apply(draw, generator)(state.average.variables))
 
   def evaluate(key, state, batch):
     judge = lambda critic, key, real, train: critic(real, train)
-    logits, _ = run(critic, judge, state.critic.variables, key, images.to_symmetric(batch["image"]), train=False)
+    logits, _ = run(critic, judge, state.critic.variables, key, observe(batch["image"]), train=False)
     return {"critic": logits}
 
   return GenerativeModel(init, step, sample, evaluate)

@@ -23,7 +23,7 @@ STATIC_SEED = 0  # of the frozen draw, for every data set
 def static_binarization(dataset):
   """One frozen draw of the split (or the data themselves, if every pixel is 0 or 255 already)."""
   if not isinstance(dataset, Dataset):
-    raise UserError(f"{dataset.protocol['data']} does not fit into memory, which a static binarisation needs; take dynamic or none")
+    raise UserError(f"{dataset.protocol['data']} is not in memory, which a static binarisation needs; take dynamic or none")
   grey = _grey(dataset)
   protocol = {**dataset.protocol, "binarization": "static", "binarization_seed": STATIC_SEED}
   if ((grey == 0) | (grey == 255)).all():

@@ -61,14 +61,14 @@ def from_arrays(image, label=None, *, data: str = "arrays", split: str = "train"
     data, split: their names, for the protocol; further keywords are added to it.
   """
   image = np.asarray(image)
+  if not image.size:
+    raise UserError(f"{data}: an empty array, {list(image.shape)}; at least one example is needed")
   if image.dtype == np.uint8 and image.ndim in (3, 4):
     image = image.reshape(*image.shape[:3], -1)
   elif np.issubdtype(image.dtype, np.floating) and image.shape[1:] in ((2,), (1, 1, 2)):
     image = image.reshape(-1, 1, 1, 2).astype(np.float32)
   else:
     raise UserError(f"{data}: {image.dtype} {list(image.shape)} is not images, uint8 [N, H, W, C], nor points, float [N, 2]")
-  if not image.size:
-    raise UserError(f"{data}: an empty array, {list(image.shape)}; at least one example is needed")
   arrays = {"image": np.ascontiguousarray(image)}
   if label is not None:
     label = np.asarray(label)

@@ -86,7 +86,8 @@ class LargeBatches:
     import grain
 
     self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-    self._order = grain.MapDataset.range(len(dataset)).seed(seed).shuffle().repeat().batch(batch_size)
+    epochs = 2**50 // len(dataset)  # for ever: an unlimited repeat overflows the length of its batches
+    self._order = grain.MapDataset.range(len(dataset)).seed(seed).shuffle().repeat(epochs).batch(batch_size)
     self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     self._expected, self._ahead = None, iter(())  # the request that the threads are reading ahead for
 

@@ -18,6 +18,7 @@ from gm_jax.data.large import BUDGET, check_image_shape, opened
 from gm_jax.errors import UserError
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
+NEEDED = "tensorflow and importlib_resources"  # by TFDS, which does not install them itself
 _VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 
 
@@ -50,7 +51,7 @@ def tfds_splits(name: str, data_dir=None) -> list[str]:
 
 
 def prepare_command(name: str, data_dir) -> str:
-  """What prepares a TFDS set so that it can be read here; it needs `pip install tensorflow`, once."""
+  """What prepares a TFDS set so that it can be read here; it needs `pip install tensorflow importlib_resources`, once."""
   options = f"data_dir={str(data_dir)!r}, file_format='array_record'"
   return f'python -c "import tensorflow_datasets as t; t.builder({name!r}, {options}).download_and_prepare()"'
 
@@ -77,7 +78,11 @@ class Records:
 
   def read(self, indices):
     indices = [int(index) for index in indices]
-    examples = self.records.__getitems__(indices)  # one call: four times as fast as one by one
+    try:
+      examples = self.records.__getitems__(indices)  # one call: four times as fast as one by one
+    except Exception as error:  # files that are missing, cut or damaged
+      reason = " ".join(str(error).split())[:200]
+      raise UserError(f"records of {self.name} in {str(self.folder)!r} cannot be read: {reason}") from error
     image = np.empty((len(indices), *self.shape), np.uint8)
     for row, (index, example) in enumerate(zip(indices, examples)):
       name = f"example {index} of {self.name}"
@@ -109,7 +114,7 @@ def _builder(name: str, data_dir):
   if not versions:
     there = ", ".join(_prepared(root)) or "none"
     raise UserError(
-      f"no prepared data set {name!r} in {str(root)!r}; there: {there}.  To prepare it, with tensorflow installed: "
+      f"no prepared data set {name!r} in {str(root)!r}; there: {there}.  To prepare it, with {NEEDED} installed: "
       + prepare_command(name, root)
     )
   import tensorflow_datasets as tfds
@@ -137,7 +142,7 @@ def _open(builder, name: str, split: str, size: int | None, channels: int | None
   except Exception as error:  # another file format, or files that are missing
     raise UserError(
       f"{name}/{split} in {str(builder.data_dir)!r} cannot be read by random access, which needs complete array_record files.  "
-      f"To prepare it, with tensorflow installed: {prepare_command(name, Path(builder.data_dir).parents[1])}"
+      f"To prepare it, with {NEEDED} installed: {prepare_command(name, Path(builder.data_dir).parents[1])}"
     ) from error
   label = "label" if isinstance(features.get("label"), tfds.features.ClassLabel) else None
   return Records(records, shape, label, size, f"{name}/{split}", Path(builder.data_dir))

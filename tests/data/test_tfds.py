@@ -104,7 +104,7 @@ def test_a_damaged_set_is_named(prepared, tmp_path, damage):
   elif damage == "cut records":
     records.write_bytes(content[: len(content) // 2])
   elif damage == "changed records":
-    content[-100:] = bytes(100)
+    content[100:300] = bytes(200)
     records.write_bytes(content)
   else:
     (copy / f"{'dataset_info' if damage == 'broken info' else 'features'}.json").write_text("{")

@@ -1,0 +1,14 @@
+"""Models of the score: the gradient of log p(x), and not p(x) itself.
+
+A density must sum to one, and that sum is what makes densities hard in many dimensions.  Its logarithm's gradient has no such
+debt: it says only which way is more probable from here.  Yet it is enough.  Blur the data with noise until nothing is left; at
+each level of noise, guessing the noise in a picture *is* the score of the blurred data (Tweedie's formula,
+E[noise | x] = -sigma grad log p(x)), an ordinary regression that has no game to lose.  Following the guesses from pure noise
+back to none draws a sample.
+
+What is paid: a sample costs tens to a thousand passes through the network where a GAN needs one, and the likelihood is not at
+hand; it takes a bound, or an ordinary differential equation, to get it.  What every member reports is "denoising", the mean
+squared error of its guess.
+
+Who lives here: `ddpm` (noise in T discrete steps; its sampler and DDIM's).
+"""

@@ -20,7 +20,7 @@ MAY_IMPORT = {
   "images": {"random"},
   "distributions": set(),
   "core": {"rows"},
-  "networks": {"random", "rows"},
+  "networks": {"errors", "random", "rows"},
   **{family: ARITHMETIC for family in FAMILIES},
   "tasks": ARITHMETIC | {*FAMILIES},
   "data": set(),

@@ -24,7 +24,7 @@ MAY_IMPORT = {
   **{family: ARITHMETIC for family in FAMILIES},
   "tasks": ARITHMETIC | {*FAMILIES},
   "data": set(),
-  "metrics": {"data", "images", "networks"},
+  "metrics": {"core", "data", "images", "networks", "random"},
   "parallel": {"random", "rows"},
   "sampling": {"core", "random", "rows"},
   "checkpoint": set(),

@@ -26,12 +26,12 @@ class Header(NamedTuple):
 
 def headers() -> list[Header]:
   """Every experiment's promise, by name."""
-  return [_read_header(path) for path in sorted(_modules().values(), key=lambda path: path.stem)]
+  return [_read_header(name, tree) for name, tree in sorted(_trees().items())]
 
 
 def load(name: str) -> ModuleType:
   """The module of one experiment.  Only a name that `headers` lists is ever imported."""
-  known = _modules()
+  known = _trees()
   if name not in known:
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(known))}"
@@ -39,16 +39,19 @@ def load(name: str) -> ModuleType:
   return importlib.import_module(f"{__name__}.{name}")
 
 
-def _modules() -> dict[str, pathlib.Path]:
-  paths = (path for folder in __path__ for path in pathlib.Path(folder).glob("*.py"))
-  return {path.stem: path for path in paths if path.stem not in ("__init__", "base")}
+def _trees() -> dict[str, ast.Module]:
+  """The experiments here, by name, unimported: the modules that define a Config."""
+  paths = [path for folder in __path__ for path in pathlib.Path(folder).glob("*.py")]
+  trees = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+  defines_config = lambda tree: any(isinstance(node, ast.ClassDef) and node.name == "Config" for node in tree.body)
+  return {name: tree for name, tree in trees.items() if defines_config(tree)}
 
 
-def _read_header(path: pathlib.Path) -> Header:
-  lines = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
+def _read_header(name: str, tree: ast.Module) -> Header:
+  lines = (ast.get_docstring(tree) or "").splitlines()
   fields = {}
   for line in lines[1:]:
     label, colon, text = line.partition(":")
     if colon and label.lower() in Header._fields[2:]:
       fields[label.lower()] = text.strip()
-  return Header(path.stem, lines[0] if lines else "", **fields)
+  return Header(name, lines[0] if lines else "", **fields)

@@ -1,4 +1,4 @@
-"""A split is scored once, in order, example by example; the mean and its error are those of the examples and of nothing else."""
+"""A split is scored once, example by example; the mean and its error are those of the examples and of nothing else."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,8 @@ def noisy(key, state, batch):
 
 
 def evaluate(measure, *, batch_size=8, strategy=parallel.dp, dataset=SPLIT, **options):
-  return evaluation.evaluate(measure, jnp.float32(2), dataset, batch_size=batch_size, strategy=strategy(), **{"seed": 0} | options)
+  options = {"seed": 0, **options}
+  return evaluation.evaluate(measure, jnp.float32(2), dataset, batch_size=batch_size, strategy=strategy(), **options)
 
 
 def test_mean_and_standard_error_are_those_of_the_examples():

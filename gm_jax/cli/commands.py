@@ -3,6 +3,7 @@
 The order within each: whatever can be wrong with the input, then the first byte that is written.
 """
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -113,7 +114,7 @@ def evaluate(options, rest) -> int:
     batch_size=run.config.batch_size,
     seed=options.seed,
     strategy=strategy,
-    protocol={"experiment": run.name, "step": step, **protocol},
+    protocol={"experiment": run.name, "step": step, **protocol, "config": dataclasses.asdict(run.config)},
   )
   text = json.dumps(report, allow_nan=False)
   runs.write_atomically(runs.report_file(options.run), f"{text}\n".encode())
@@ -186,5 +187,5 @@ def _table(report: dict) -> str:
     spread = "" if score["stderr"] is None else f" +- {score['stderr']:.4g}"
     unit = "" if score["unit"] == "1" else f" {score['unit']}"
     lines.append(f"{name:<24} {score['mean']:.6g}{spread}{unit}  ({score['count']} examples)")
-  protocol = ", ".join(f"{name} {value}" for name, value in report["protocol"].items())
+  protocol = ", ".join(f"{name} {value}" for name, value in report["protocol"].items() if name != "config")
   return "\n".join([*lines, f"protocol: {protocol}"])

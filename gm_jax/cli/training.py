@@ -30,7 +30,6 @@ def train_experiment(name: str, module: ModuleType, config: base.Run, directory:
   looking = [Progress(name=name), pictures]
   if config.evaluate_every:
     looking.append(hooks.Evaluation(config.evaluate_every, _scores(module, config, model, splits["test"], strategy)))
-  say = print if jax.process_index() == 0 else lambda *words: None
 
   if jax.process_index() == 0:
     description = opened.describe(name, config, batches(0), splits["train"])
@@ -38,7 +37,7 @@ def train_experiment(name: str, module: ModuleType, config: base.Run, directory:
   done = max(checkpoint.steps(runs.checkpoints(directory)), default=0)
   verb = f"{directory} has taken {done} steps; resuming" if done else "training"
   where = f"{strategy.num_devices} {jax.default_backend()} device(s), in {directory}"
-  say(f"{verb} {name} to step {config.steps}, {config.batch_size} examples a step on {where}", flush=True)
+  say(f"{verb} {name} to step {config.steps}, {config.batch_size} examples a step on {where}")
   train(
     model,
     batches,
@@ -64,6 +63,12 @@ class _Describe(hooks.Hook):
 
   def begin(self, run, step, steps):
     runs.open_run(self.directory, self.description, free=CHANGEABLE)
+
+
+def say(line: str) -> None:
+  """The first of several processes speaks for all."""
+  if jax.process_index() == 0:
+    print(line, flush=True)
 
 
 def join_processes(processes: int | str | None, process_id: int | None, coordinator: str | None) -> None:

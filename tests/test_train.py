@@ -1,4 +1,4 @@
-"""The loop: what it computes is a function of the seed, wherever it is interrupted; what it reports is there once; what is bad stops it."""
+"""The loop: its result is a function of the seed however often it is interrupted, each report is there once, bad news stop it."""
 
 import json
 import os
@@ -33,7 +33,7 @@ class Denoiser(nn.Module):
 
 
 def objective(net, key, batch, train):
-  x = batch["image"].reshape(BATCH_SIZE, 4) / 255
+  x = batch["image"].reshape(-1, 4) / 255
   losses = ((net(x + random.normal(key, len(x), (4,))) - x) ** 2).sum(1)
   return losses, {"twice": 2 * losses}
 

@@ -133,7 +133,8 @@ def test_json_is_all_that_is_printed_and_is_the_report(capfd, place):
   assert {*report} == {"metrics", "protocol"}
   assert {*report["metrics"]["nll"]} == {"mean", "stderr", "unit", "count"}
   assert [report["metrics"][name]["unit"] for name in ("nll", "nll_bits_per_dim")] == ["nats", "bits/dim"]
-  expected = {"experiment": "means", "step": 2, "data": "digits", "split": "test", "config": runs.read_config("means")["config"]}
+  config = runs.read_config("means")["config"]
+  expected = {"experiment": "means", "step": 2, "data": "digits", "split": "test", "config": config}
   assert expected.items() <= report["protocol"].items()
 
 

@@ -1,0 +1,96 @@
+"""Writes the generated parts of README.md: the table of families and what was measured, from the files that hold them.
+
+Command: python benchmarks/readme.py [--check]
+Expected: README.md between its markers says what the experiments' headers and benchmarks/results/*.json say
+
+A number in the table was measured: it stands in an experiment's header, or in a record that a benchmark wrote.
+"""
+
+import json
+import pathlib
+import re
+import sys
+
+import experiments
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+UNMEASURED = "not measured yet"  # what a header says until it is
+
+# family: (what is known of p(x), what `evaluate` reports)
+FAMILIES = {
+  "tractable": ("log p(x), exactly", "nll"),
+  "approximate": ("a bound on log p(x)", "nll_bound"),
+  "implicit": ("nothing; only samples", "critic"),
+  "score": ("the gradient of log p(x)", "denoising"),
+  "reconstruction": ("nothing; only codes", "reconstruction"),
+}
+
+
+def families() -> str:
+  """A row for each family that has members: what is known, who lives there, and what its experiments gave."""
+  rows = ["| family | what is known | `evaluate` reports | members | experiments |", "|---|---|---|---|---|"]
+  headers = experiments.headers()
+  for family, (known, reports) in FAMILIES.items():
+    members = sorted(path for path in (ROOT / "gm_jax" / family).glob("*.py") if path.stem != "__init__")
+    results = "<br>".join(_result(header) for header in headers if header.family == family)
+    if members:
+      links = ", ".join(f"[{path.stem}](gm_jax/{family}/{path.name})" for path in members)
+      rows.append(f"| [{family}](gm_jax/{family}/__init__.py) | {known} | `{reports}` | {links} | {results} |")
+  return "\n".join(rows)
+
+
+def _result(header: experiments.Header) -> str:
+  name = f"[`{header.name}`](experiments/{header.name}.py)"
+  return name if header.minutes == UNMEASURED else f"{name}: {header.expected}; {header.minutes} min on {header.hardware}"
+
+
+def measured() -> str:
+  """A line for each benchmark that has a record."""
+  lines = []
+  for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+    record = json.loads(path.read_text())
+    if path.stem in SENTENCES:
+      where = f"{record['cores']} cores of {record['processor']}"
+      lines.append(f"- {SENTENCES[path.stem](record)} ([record](benchmarks/results/{path.name}), {where})")
+  return "\n".join(lines)
+
+
+def _conv(record) -> str:
+  least, most = (choose(row["ratio"] for row in record["rows"].values()) for choose in (min, max))
+  return f"Gradients of convolutions on a CPU: between {least:.1f} and {most:.0f} times as fast as flax's, by shape and place."
+
+
+def _imports(record) -> str:
+  milliseconds = record["times"]["gm-jax --help"]["median_ms"]
+  return (
+    f"Importing all of gm_jax takes {record['ratio']:.2f} times as long as jax, flax and optax alone; "
+    f"`gm-jax --help` answers in {milliseconds / 1000:.2f} s."
+  )
+
+
+SENTENCES = {"conv": _conv, "imports": _imports}
+
+
+def generated(text: str) -> str:
+  """README.md with its generated parts written anew."""
+  for name, write in (("families", families), ("measured", measured)):
+    begin, end = f"<!-- {name}: written by benchmarks/readme.py -->", f"<!-- end of {name} -->"
+    part = f"{begin}\n{write()}\n{end}"
+    text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, part=part: part, text, flags=re.DOTALL)
+  return text
+
+
+def main() -> int:
+  before = README.read_text(encoding="utf-8")
+  after = generated(before)
+  if "--check" in sys.argv[1:]:
+    print("README.md is up to date" if before == after else "README.md is out of date: python benchmarks/readme.py")
+    return int(before != after)
+  README.write_text(after, encoding="utf-8")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -34,7 +34,7 @@ def from_symmetric(x):
 
 
 def to_binary(images):
-  """uint8 0 / 255 (or 0 / 1) [..., H, W, C] -> float32 0 / 1.
+  """uint8 0 / 255 (or float 0 / 1) [..., H, W, C] -> float32 0 / 1.
 
   Images that are not yet black and white are cut at one half; draw them with `data.binarized` for any other choice.
   """
@@ -44,7 +44,9 @@ def to_binary(images):
 def dequantize(key, images):
   """uint8 [B, ...] -> float32 in (0, 1): (x + u) / 256 with u uniform, so that a density on the unit cube is scored in
   bits per dimension by `bits_per_dim(nats, num_dims, bin_width=1 / 256)` and the uniform cube scores exactly 8."""
-  return (images.astype(jnp.float32) + random.uniform(key, len(images), images.shape[1:])) / 256
+  # Off the edges by what float32 can tell apart at 255: else u may round up into the next bin, and 0 has no logit.
+  u = random.uniform(key, len(images), images.shape[1:], minval=2**-16, maxval=1 - 2**-16)
+  return (images.astype(jnp.float32) + u) / 256
 
 
 def quantize(x):
@@ -67,9 +69,10 @@ class Pixels(NamedTuple):
   log_levels: float
 
 
-POINTS = Pixels(lambda key, x: x, lambda x: x, 0.0)  # floats, as they are
+POINTS = Pixels(lambda key, x: jnp.asarray(x), lambda x: x, 0.0)  # floats, as they are
 BINARY = Pixels(lambda key, images: to_binary(images), from_unit, 0.0)  # a mass already
 DEQUANTIZED = Pixels(dequantize, quantize, math.log(256))  # a density on the unit cube
+SYMMETRIC = Pixels(lambda key, images: to_symmetric(images), from_symmetric, math.log(127.5))  # [-1, 1], 255 steps of 1 / 127.5
 
 
 def bits_per_dim(nats, num_dims: int, bin_width: float = 1.0):

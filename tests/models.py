@@ -6,10 +6,14 @@ from typing import NamedTuple
 import numpy as np
 import optax
 
+from gm_jax import images
 from gm_jax.approximate import vae
 from gm_jax.implicit import gan
 from gm_jax.networks import dcgan
 from gm_jax.networks.flat import FlatDecoder, FlatEncoder
+from gm_jax.networks.unet import UNet
+from gm_jax.score import ddpm
+from gm_jax.tractable import mixture
 
 BATCH_SIZE = 16
 
@@ -48,9 +52,22 @@ def make_gan(game, norm, n_critic):
   return gan.gan(generator, critic, game, optimizer, optimizer, num_latents=8, n_critic=n_critic)
 
 
+def make_ddpm():
+  network = UNet(channels=(8, 16), blocks=1, attention=(1,), heads=2)
+  # At Adam's own eps of 1e-8 the rounding noise of a vanishing gradient becomes a full step, in another direction on each layout.
+  return ddpm.ddpm(network, optax.adam(1e-3, eps=1e-5), image_shape=(8, 8, 1), schedule=ddpm.cosine(20))
+
+
+def make_mixture(kind):
+  return mixture.mixture(kind(pixels=images.DEQUANTIZED), 2, share=0.05, step_size=mixture.decreasing())
+
+
 MEMBERS = {
   "vae-bernoulli": Member(lambda: make_vae(vae.bernoulli()), "nll_bound", binary),
   "vae-gaussian": Member(lambda: make_vae(vae.gaussian()), "nll_bound", grey),
   "gan": Member(lambda: make_gan(gan.non_saturating(), dcgan.batch_norm, 1), "critic", grey, learns_in=None),
   "wgan-gp": Member(lambda: make_gan(gan.wgan_gp(), None, 3), "critic", grey, learns_in=None),
+  "ddpm": Member(make_ddpm, "denoising", grey),
+  "mixture-bernoulli": Member(lambda: mixture.mixture(mixture.bernoulli(), 3, share=0.01), "nll", binary, 5),
+  "mixture-gaussian": Member(lambda: make_mixture(mixture.full_gaussian), "nll", grey, 5),
 }

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from gm_jax import images, random
-from gm_jax.core import GenerativeModel, from_objective
+from gm_jax.core import GenerativeModel, from_objective, run
 from gm_jax.distributions import (
   bernoulli_log_prob,
   kl_to_standard_normal,
@@ -120,39 +120,41 @@ def vae(
 # The likelihoods.
 
 
-def bernoulli() -> Likelihood:
+def bernoulli(pixels: images.Pixels = images.BINARY) -> Likelihood:
   """Black and white pixels, a logit each."""
   return Likelihood(
     channels=1,
-    observe=lambda key, pixels: images.to_binary(pixels),
+    observe=pixels.read,
     log_prob=bernoulli_log_prob,
-    mean=lambda logits: images.from_unit(jax.nn.sigmoid(logits)),
-    sample=lambda key, logits: images.from_unit(random.bernoulli(key, jax.nn.sigmoid(logits)).astype(jnp.float32)),
+    mean=lambda logits: pixels.write(jax.nn.sigmoid(logits)),
+    sample=lambda key, logits: pixels.write(random.bernoulli(key, jax.nn.sigmoid(logits)).astype(jnp.float32)),
   )
 
 
-def gaussian(min_log_var: float = -8.0, observe: Callable = images.dequantize, show: Callable = images.from_unit) -> Likelihood:
-  """Grey or colour pixels: a mean and a log-variance each.
+def gaussian(min_log_var: float = -8.0, pixels: images.Pixels = images.DEQUANTIZED) -> Likelihood:
+  """Grey or colour pixels, or points: a mean and a log-variance each.
 
   Args:
     min_log_var: the log-variance is softly kept above this, since a density can be driven to infinity on pixels that never vary.
-    observe: `(key, images) -> x`; by default dequantised to (0, 1), so that bits per dimension have bin width 1 / 256.
-    show: `x -> images`.  For 2-D points pass the identities `lambda key, x: x` and `lambda x: x`.
+    pixels: how images are read; dequantised by default, so that nats are those of the uint8 image.  `images.POINTS` for points.
   """
 
   def split(outputs):
     mean, log_var = jnp.split(outputs, 2, axis=-1)
     return mean, min_log_var + jax.nn.softplus(log_var - min_log_var)
 
+  def log_prob(outputs, x):
+    return normal_log_prob(x, *split(outputs)) - math.prod(x.shape[1:]) * pixels.log_levels
+
   def sample(key, outputs):
     mean, log_var = split(outputs)
-    return show(mean + jnp.exp(log_var / 2) * random.normal(key, len(mean), mean.shape[1:]))
+    return pixels.write(mean + jnp.exp(log_var / 2) * random.normal(key, len(mean), mean.shape[1:]))
 
   return Likelihood(
     channels=2,
-    observe=observe,
-    log_prob=lambda outputs, x: normal_log_prob(x, *split(outputs)),
-    mean=lambda outputs: show(split(outputs)[0]),
+    observe=pixels.read,
+    log_prob=log_prob,
+    mean=lambda outputs: pixels.write(split(outputs)[0]),
     sample=sample,
   )
 
@@ -194,6 +196,23 @@ def evidence(module: VAE, key, state, batch, num_samples: int = 200, chunk: int 
     raise ValueError(f"num_samples {num_samples} is not a multiple of chunk {chunk}")
   estimate = lambda vae: _evidence(vae, key, batch["image"], num_samples // chunk, chunk)
   return nn.apply(estimate, module)(state.average.variables)
+
+
+def measure(module: VAE, num_samples: int = 200) -> Callable:
+  """All that can be said of p(x): `(key, state, batch) -> {name: [B]}` with the bound, its two parts, and the evidence.
+
+  "nll" is minus the evidence of `num_samples` importance samples, "nll_stderr" its own error, both in nats; "ess" says how many of the
+  samples count.
+  """
+
+  def evaluate(key, state, batch):
+    bound_key, evidence_key = jax.random.split(key)
+    (bound, parts), _ = run(module, negative_elbo(), state.average.variables, bound_key, batch, train=False)
+    estimate = evidence(module, evidence_key, state, batch, num_samples, math.gcd(num_samples, 20))
+    nll = {"nll": -estimate.log_prob, "nll_stderr": estimate.stderr, "ess": estimate.ess}
+    return {**nll, "nll_bound": bound, **parts}
+
+  return evaluate
 
 
 def _evidence(vae: VAE, key, pixels, num_chunks: int, chunk: int) -> Evidence:

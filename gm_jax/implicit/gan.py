@@ -52,8 +52,7 @@ def gan(
   num_latents: int,
   n_critic: int = 1,
   decay: float = 0.999,
-  observe: Callable = images.to_symmetric,
-  show: Callable = images.from_symmetric,
+  pixels: images.Pixels = images.SYMMETRIC,
 ) -> GenerativeModel:
   """Two players as a generative model; evaluate returns `critic`, the logits of real images.
 
@@ -65,7 +64,7 @@ def gan(
     num_latents: Z.
     n_critic: the generator plays at every `n_critic`-th step.
     decay: of the generator's average, counted in the generator's own steps.
-    observe, show: from images to what the players see, and back; for 2-D points pass the identity, twice.
+    pixels: how the players see images; `images.POINTS` for 2-D points.
   """
 
   def generate(generator, key, num, train):
@@ -82,8 +81,8 @@ def gan(
     return game.generator(logits), {}
 
   def init(key, batch):
-    generator_key, fake_key, critic_key = jax.random.split(key, 3)
-    real = observe(batch["image"])
+    data_key, generator_key, fake_key, critic_key = jax.random.split(key, 4)
+    real = pixels.read(data_key, batch["image"])
     player = begin(generator, generate, generator_optimizer, generator_key, len(real))
     fake, _ = run(generator, generate, player.variables, fake_key, len(real), train=True)
     opponent = begin(critic, critic_objective, critic_optimizer, critic_key, real, fake)
@@ -95,8 +94,8 @@ def gan(
     return State(jnp.zeros((), jnp.int32), opponent, player, begin_average(player))
 
   def step(key, state, batch):
-    fake_key, critic_key, generator_key = jax.random.split(key, 3)
-    real = observe(batch["image"])
+    data_key, fake_key, critic_key, generator_key = jax.random.split(key, 4)
+    real = pixels.read(data_key, batch["image"])
     fake, _ = run(generator, generate, state.generator.variables, fake_key, len(real), train=True)
     opponent, metrics = descend(critic, critic_objective, critic_optimizer, state.critic, critic_key, real, fake)
 
@@ -117,11 +116,13 @@ def gan(
   def sample(key, state, num, condition=None):
     del condition
     draw = lambda generator: generate(generator, key, num, train=False)
-    return show(nn.apply(draw, generator)(state.average.variables))
+    return pixels.write(nn.apply(draw, generator)(state.average.variables))
 
   def evaluate(key, state, batch):
+    data_key, critic_key = jax.random.split(key)
     judge = lambda critic, key, real, train: critic(real, train)
-    logits, _ = run(critic, judge, state.critic.variables, key, observe(batch["image"]), train=False)
+    real = pixels.read(data_key, batch["image"])
+    logits, _ = run(critic, judge, state.critic.variables, critic_key, real, train=False)
     return {"critic": logits}
 
   return GenerativeModel(init, step, sample, evaluate)

@@ -8,7 +8,8 @@
 
 The *step* is the unit, not the loss: a VAE (one loss), a GAN (two players and a turn counter), EM (no gradient at all) and a
 diffusion model differ inside their `step` and nowhere else, so one loop, one way to save and one set of tests serve them all.
-The state is memory and nothing but memory: no functions, no random keys, no metrics.  It can be donated, sharded, saved, compared.
+The state is memory and nothing but memory: no functions, no random keys, no metrics.  It can be donated, sharded, saved and
+compared.
 
 A new loss is one function and one line:
 
@@ -23,13 +24,14 @@ A new algorithm is a State, and a `step` written with `begin` and `descend`.
 Batches are dicts: `{"image": uint8 [B, H, W, C], "label": int32 [B], ...}`; 2-D points are `{"image": float32 [B, 1, 1, 2]}`.
 """
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
-from flax.core import DenyList
 import jax
 import jax.numpy as jnp
 import optax
+from flax.core import DenyList
 
 from gm_jax import rows
 
@@ -75,7 +77,8 @@ def run(module: nn.Module, function: Callable, variables: Collections, key, *arg
   `key` is split once, here, into the function's own and the one that dropout layers draw from.
   """
   function_key, dropout_key = jax.random.split(key)
-  bound = nn.apply(function, module, mutable=DenyList("params"))
+  # What layers sow is not memory, and `begin` has no place for it.
+  bound = nn.apply(function, module, mutable=DenyList(("params", "intermediates")))
   return bound(variables, function_key, *args, train=train, rngs={"dropout": dropout_key})
 
 
@@ -92,8 +95,8 @@ def descend(
 ) -> tuple[Trainable, Metrics]:
   """One step of one player down its objective.
 
-  `objective(bound module, key, *args, train) -> (losses [B], {name: [B]})`.  The mean over the batch is taken here and nowhere else.
-  Whatever else is in `args`, other players included, is held fixed.
+  `objective(bound module, key, *args, train) -> (losses [B], {name: [B]})`.  The mean over the batch is taken here and nowhere
+  else.  Whatever else is in `args`, other players included, is held fixed.
   """
 
   def mean_loss(params):
@@ -119,8 +122,8 @@ def global_mean(tree):
 class Average(NamedTuple):
   """A moving average of a player's variables, which `sample` and `evaluate` read.
 
-  Weights start recent and lengthen: after t updates the decay is min(decay, (1 + t) / (10 + t)), so that the start of training is
-  forgotten at once and an average taken after a hundred steps is already a good one.
+  Weights start recent and lengthen: after t updates the decay is min(decay, (1 + t) / (10 + t)), so that the start of training
+  is forgotten at once and an average taken after a hundred steps is already a good one.
   """
 
   variables: Collections

@@ -15,7 +15,7 @@ def sum_over_example(x):
 
 
 def bernoulli_log_prob(logits, x):
-  """log p(x) of independent Bernoullis, x in {0, 1} (or a mean in [0, 1]): [B].  Exact at any logit."""
+  """log p(x) of independent Bernoullis, x in {0, 1} (or a mean in [0, 1]): [B].  Finite at any logit."""
   return -sum_over_example(jax.nn.softplus(logits) - x * logits)
 
 
@@ -36,13 +36,13 @@ def standard_normal_log_prob(x):
 
 def kl_to_standard_normal(mean, log_var):
   """KL(N(mean, exp(log_var)) || N(0, I)), [B].  Kingma & Welling 2014, appendix B."""
-  return 0.5 * sum_over_example(jnp.exp(log_var) + mean**2 - 1 - log_var)
+  return 0.5 * sum_over_example(jnp.expm1(log_var) - log_var + mean**2)
 
 
 def kl_normal(mean, log_var, other_mean, other_log_var):
   """KL(N(mean, exp(log_var)) || N(other_mean, exp(other_log_var))), diagonal, [B]."""
-  ratio = jnp.exp(log_var - other_log_var) + (mean - other_mean) ** 2 * jnp.exp(-other_log_var)
-  return 0.5 * sum_over_example(ratio - 1 + other_log_var - log_var)
+  log_ratio = log_var - other_log_var
+  return 0.5 * sum_over_example(jnp.expm1(log_ratio) - log_ratio + (mean - other_mean) ** 2 * jnp.exp(-other_log_var))
 
 
 def categorical_log_prob(logits, x):

@@ -7,7 +7,7 @@ import optax
 import pytest
 from scipy import stats
 
-from gm_jax import images, parallel, random, testing
+from gm_jax import images, parallel, testing
 from gm_jax.tractable import mixture as mix
 
 SHARE = 1e-3
@@ -15,7 +15,7 @@ VARIANCE = 1e-2
 KINDS = {
   "full": mix.full_gaussian(VARIANCE),
   "diagonal": mix.diagonal_gaussian(VARIANCE),
-  "bernoulli": mix.bernoulli(images.Pixels(lambda key, x: x, lambda x: x, 0.0)),
+  "bernoulli": mix.bernoulli(images.POINTS),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -26,7 +26,8 @@ def points(num, seed=0, dims=3):
   which = rng.choice(4, num, p=[0.1, 0.2, 0.3, 0.4])
   centres = rng.normal(size=(4, dims)) * 1.5
   shapes = rng.normal(size=(4, dims, dims)) * 0.6
-  return (centres[which] + np.einsum("nij,nj->ni", shapes[which], rng.normal(size=(num, dims)))).astype(np.float32)[:, None, None]
+  x = centres[which] + np.einsum("nij,nj->ni", shapes[which], rng.normal(size=(num, dims)))
+  return x.astype(np.float32)[:, None, None]
 
 
 def bits(num, seed=0, dims=9):
@@ -66,7 +67,7 @@ def made_up_log_prob(kind, params):
 
 def penalised(kind, params, x):
   """What EM climbs: the mean log-likelihood and the log prior, in nats."""
-  likelihood = jax.nn.logsumexp(mix.log_joint(KINDS[kind], params, x), axis=1).mean()
+  likelihood = jax.jit(lambda params: jax.nn.logsumexp(mix.log_joint(KINDS[kind], params, x), axis=1).mean())(params)
   return float(likelihood + SHARE * (params[0] + made_up_log_prob(kind, params[1])).sum())
 
 
@@ -76,10 +77,9 @@ def test_em_never_lowers_the_penalised_likelihood(kind):
     batch = {"image": np.asarray(data_for(kind, 200)["image"], np.float64)}
     x = batch["image"].reshape(200, -1)
     model = mix.mixture(KINDS[kind], 5, SHARE)
-    state = model.init(jax.random.key(0), batch)
-    step = jax.jit(model.step)
+    state, step = fitted(model, batch, 0), jax.jit(model.step)
     values = []
-    for _ in range(40):
+    for _ in range(25):
       state, _ = step(jax.random.key(0), state, batch)
       values.append(penalised(kind, mix.fit(KINDS[kind], state, SHARE), x))
   assert values[-1] > values[0] + 1e-2
@@ -142,7 +142,7 @@ def test_bernoulli_mixture_sums_to_one():
 
 
 def test_uniform_cube_is_eight_bits_per_dimension():
-  """A Gaussian so wide that its density is flat over the cube: nats of a uint8 image, exactly the log of its constant density."""
+  """A Gaussian so wide that it is flat over the cube: 8 bits, and as many more as the cube is a small part of it."""
   component = mix.diagonal_gaussian(pixels=images.DEQUANTIZED)
   model = mix.mixture(component, 1)
   scale = 1e4
@@ -183,9 +183,9 @@ def test_duplicated_points_are_no_singularity(kind):
 def test_a_component_that_nothing_belongs_to_stays_finite(kind):
   batch = data_for(kind, 50)
   model = mix.mixture(KINDS[kind], 3, SHARE)
-  state = model.init(jax.random.key(0), batch)
+  state = fitted(model, batch, 0)
   state = state._replace(mass=jnp.array([0.0, 0.5, 0.5]), mean=state.mean.at[0].set(1e4 if kind != "bernoulli" else 0.5))
-  after, metrics = model.step(jax.random.key(0), state, batch)
+  after, metrics = jax.jit(model.step)(jax.random.key(0), state, batch)
   assert np.isfinite(metrics["nll"])
   assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((after, mix.fit(KINDS[kind], after, SHARE))))
 
@@ -216,14 +216,14 @@ def test_stepwise_em_on_batches_comes_near_em_on_the_whole_set(kind):
   assert nll(start) - nll(state) > 0.1
 
 
-@pytest.mark.parametrize("moments", ["raw"])
-def test_a_stepwise_step_is_the_running_average_of_statistics(moments):
-  """One step of size s: the sufficient statistics (r, r x, r x x^T) become (1 - s) old + s new, in Cappe & Moulines' own form."""
+def test_a_stepwise_step_is_the_running_average_of_statistics():
+  """One step of size s: sufficient statistics (r, r x, r x x^T) become (1 - s) old + s new, as Cappe & Moulines write it."""
   first, second = points(100, 0), points(100, 1)
   component = KINDS["full"]
   state = fitted(mix.mixture(component, 3, SHARE), {"image": first}, 3)
   step_size = 0.3
-  after, _ = mix.mixture(component, 3, SHARE, lambda updates: step_size).step(jax.random.key(0), state, {"image": second})
+  stepwise = mix.mixture(component, 3, SHARE, lambda updates: step_size)
+  after, _ = jax.jit(stepwise.step)(jax.random.key(0), state, {"image": second})
 
   def statistics(mass, mean, covariance):
     mean = np.asarray(mean, np.float64).reshape(3, -1)
@@ -269,7 +269,7 @@ def test_responsibilities_sum_to_one_and_are_bayes(kind):
 
 
 def test_gradient_ascent_agrees_with_em_at_the_optimum():
-  """Started a little way off where EM ends, Adam on the same penalised likelihood comes back to the same value and no higher."""
+  """Started off where EM ends, Adam on the same penalised likelihood comes back to the same value and no higher."""
   batch = data_for("bernoulli", 256)
   x = batch["image"].reshape(256, -1)
   component = KINDS["bernoulli"]
@@ -282,7 +282,7 @@ def test_gradient_ascent_agrees_with_em_at_the_optimum():
     return -likelihood - SHARE * (params[0] + made_up_log_prob("bernoulli", params[1])).sum()
 
   noise = jax.random.normal(jax.random.key(0), best[1].shape)
-  optimizer = optax.adam(optax.cosine_decay_schedule(3e-2, 2000))
+  optimizer = optax.adam(optax.cosine_decay_schedule(3e-2, 1000))
 
   @jax.jit
   def descend(params):
@@ -291,7 +291,7 @@ def test_gradient_ascent_agrees_with_em_at_the_optimum():
       updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state)
       return (optax.apply_updates(params, updates), opt_state), None
 
-    return jax.lax.scan(one, (params, optimizer.init(params)), None, 2000)[0][0]
+    return jax.lax.scan(one, (params, optimizer.init(params)), None, 1000)[0][0]
 
   start = (best[0], best[1] + 0.3 * noise)
   assert float(loss(start)) > float(loss(best)) + 1e-2
@@ -306,16 +306,6 @@ def test_devices_do_not_matter(kind):
   batches = [data_for(kind, 64, seed) for seed in range(3)]
   # fsdp with a limit that cuts even these small arrays.
   testing.check_strategies_agree(model, batches, [parallel.single(), parallel.dp(), parallel.fsdp(16), parallel.pmap()])
-
-
-@pytest.mark.parametrize(
-  "component", [mix.bernoulli(), mix.diagonal_gaussian(pixels=images.DEQUANTIZED), mix.full_gaussian(pixels=images.DEQUANTIZED)]
-)
-def test_contract_on_images(component):
-  rng = np.random.default_rng(0)
-  batch = {"image": (255 * rng.integers(0, 2, (16, 3, 2, 1))).astype(np.uint8)}
-  testing.check_contract(mix.mixture(component, 3), batch, "nll")
-  testing.check_learns(mix.mixture(component, 3), batch, "nll", steps=3)
 
 
 def test_first_centres_are_examples_far_apart():
@@ -341,11 +331,3 @@ def test_far_from_the_origin_small_variances_survive():
 def test_a_share_of_nothing_is_refused():
   with pytest.raises(ValueError, match="share"):
     mix.mixture(KINDS["full"], 2, share=0.0)
-
-
-def test_random_rows_of_a_gallery():
-  """Image i of a key is the same drawn among 3 or among 11."""
-  model = mix.mixture(KINDS["full"], 3)
-  state = fitted(model, data_for("full", 60), 2)
-  key = random.stream(7, random.SAMPLE)
-  np.testing.assert_allclose(model.sample(key, state, 11)[:3], model.sample(key, state, 3), rtol=1e-5, atol=1e-6)

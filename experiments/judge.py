@@ -13,7 +13,7 @@ import sys
 
 from gm_jax import data, runs
 from gm_jax.cli import opened
-from gm_jax.errors import UserError
+from gm_jax.errors import Stopped, UserError
 
 SEED, STEPS, BATCH = 0, 2000, 128  # of the judge
 
@@ -28,6 +28,7 @@ def train_classifier(dataset: data.Dataset, seed: int = SEED, steps: int = STEPS
 
   from gm_jax import parallel
   from gm_jax.metrics import classifier
+  from gm_jax.progress import Progress
   from gm_jax.train import train
 
   module = classifier.Classifier(num_classes=int(dataset.arrays["label"].max()) + 1)
@@ -35,7 +36,8 @@ def train_classifier(dataset: data.Dataset, seed: int = SEED, steps: int = STEPS
     runs.open_run(run, {"judge": dataset.protocol, "seed": seed, "steps": steps, "batch_size": BATCH})
   model = classifier.classifier(module, optax.adam(optax.cosine_decay_schedule(2e-3, steps)), decay=0.99)
   batches = data.batches(dataset, BATCH, seed)
-  state = train(model, batches, seed=seed, steps=steps, run=run, strategy=parallel.single(), save_every=500)
+  hooks = [Progress(name="the judge")]
+  state = train(model, batches, seed=seed, steps=steps, run=run, strategy=parallel.single(), hooks=hooks, save_every=500)
   return module, state.average.variables
 
 
@@ -62,6 +64,9 @@ def main(arguments=None) -> int:
   except UserError as error:
     print(f"{parser.prog}: {error}", file=sys.stderr)
     return 2
+  except Stopped as stop:
+    print(f"{parser.prog}: {stop}", file=sys.stderr)
+    return 128 + stop.signal_number
   return 0
 
 
@@ -71,12 +76,12 @@ def report(options) -> dict:
 
   if options.num < 1:
     raise UserError(f"--num is {options.num}; take at least 1")
-  opened.open_run(options.run)  # whatever is wrong with the run is said before the judge is trained
+  shape, dtype = opened.open_run(options.run).shapes["image"]
+  if (shape[1:], dtype) != ([28, 28, 1], "uint8"):
+    raise UserError(f"{options.run} models {dtype} {shape[1:]}; the judge reads uint8 [28, 28, 1]")
   train, test = (data.tfds_images("mnist", split, options.data_dir) for split in ("train", "test"))
   module, variables = train_classifier(train, run=options.judge)
   samples = draw(options.run, options.num, options.seed)
-  if samples.shape[1:] != test.arrays["image"].shape[1:] or samples.dtype != "uint8":
-    raise UserError(f"samples of {options.run} are {samples.dtype} {list(samples.shape[1:])}, not uint8 [28, 28, 1]")
   found = classifier.probabilities(module, variables, test.arrays["image"]).argmax(-1)
   return {
     "judge": {

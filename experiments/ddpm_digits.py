@@ -1,6 +1,6 @@
 """Denoising diffusion on handwritten digits, 8 x 8.
 
-Ho, Jain and Abbeel 2020 with a small U-Net and the cosine schedule; samples by DDIM in 50 steps.
+Ho, Jain and Abbeel 2020 with the cosine schedule and a small U-Net on patches of 2 x 2 pixels; samples by DDIM in 50 steps.
 
 Family: score
 Command: gm-jax train ddpm_digits
@@ -20,8 +20,9 @@ from gm_jax.score import ddpm
 
 @dataclass(frozen=True)
 class Config(base.Run):
-  steps: int = 3000
-  channels: tuple[int, ...] = (32, 64)  # of the U-Net's levels, from the finest
+  steps: int = 2500
+  batch_size: int = 64  # at equal pictures, more and smaller steps learn more
+  channels: tuple[int, ...] = (64,)  # of the U-Net's levels, from the finest
   learning_rate: float = 1e-3
   warmup: int = 100  # steps in which the learning rate rises
   decay: float = 0.999  # of the average that samples
@@ -29,7 +30,7 @@ class Config(base.Run):
 
 
 def model(config: Config):
-  network = UNet(config.channels, blocks=1, attention=())
+  network = UNet(config.channels, blocks=2, patch=2, attention=(len(config.channels) - 1,))
   optimizer = optax.adam(optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup))
   return ddpm.ddpm(
     network,

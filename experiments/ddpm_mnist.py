@@ -21,9 +21,9 @@ from gm_jax.score import ddpm
 
 @dataclass(frozen=True)
 class Config(base.Run):
-  steps: int = 2000
+  steps: int = 2500
   batch_size: int = 64  # at equal pictures, more and smaller steps learn more
-  channels: tuple[int, ...] = (48, 96)  # of the U-Net's levels, from the finest
+  channels: tuple[int, ...] = (32, 64)  # of the U-Net's levels, from the finest
   learning_rate: float = 1e-3
   warmup: int = 200  # steps in which the learning rate rises
   decay: float = 0.999  # of the average that samples

@@ -1,0 +1,41 @@
+"""DCGAN on MNIST: strided convolutions, batch normalisation, and a generator that wants its images called real.
+
+Family: implicit
+Command: gm-jax train dcgan_mnist --data-dir DIR
+Hardware: 2 CPU cores
+Minutes: not measured yet
+Expected: not measured yet
+"""
+
+import dataclasses
+
+import optax
+
+from experiments.base import Run, mnist
+from gm_jax.core import GenerativeModel
+from gm_jax.implicit import gan
+from gm_jax.networks import dcgan
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Run):
+  steps: int = 6000
+  batch_size: int = 64
+  learning_rate: float = 2e-4  # of both players' Adam
+  momentum: float = 0.5  # Adam's b1: half of the usual, as the other player moves the ground
+  base: int = 32  # channels at half resolution; twice as many at a quarter
+  num_latents: int = 64
+  decay: float = 0.999  # of the generator's average
+  sample_every: int = 1000
+  save_every: int = 1000
+
+
+def model(config: Config) -> GenerativeModel:
+  optimizer = optax.adam(config.learning_rate, b1=config.momentum)
+  generator, critic = dcgan.Generator((28, 28, 1), config.base), dcgan.Discriminator(config.base)
+  game = gan.non_saturating()
+  return gan.gan(generator, critic, game, optimizer, optimizer, num_latents=config.num_latents, decay=config.decay)
+
+
+def data(config: Config):
+  return mnist(config)

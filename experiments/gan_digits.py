@@ -1,0 +1,42 @@
+"""Non-saturating GAN on handwritten digits, 8 x 8: DCGAN's two players at their smallest.
+
+Family: implicit
+Command: gm-jax train gan_digits
+Hardware: 2 CPU cores
+Minutes: not measured yet
+Expected: not measured yet
+"""
+
+import dataclasses
+
+import optax
+
+from experiments import base
+from gm_jax.core import GenerativeModel
+from gm_jax.implicit import gan
+from gm_jax.networks import dcgan
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(base.Run):
+  steps: int = 6000
+  batch_size: int = 64
+  learning_rate: float = 2e-4  # of both players' Adam
+  momentum: float = 0.5  # Adam's b1: half of the usual, as the other player moves the ground
+  base: int = 64  # channels at half resolution
+  num_latents: int = 32
+  decay: float = 0.999  # of the generator's average
+  save_every: int = 1000
+  sample_every: int = 1000
+
+
+def model(config: Config) -> GenerativeModel:
+  optimizer = optax.adam(config.learning_rate, b1=config.momentum)
+  generator, critic = dcgan.Generator((8, 8, 1), config.base), dcgan.Discriminator(config.base)
+  game = gan.non_saturating()
+  return gan.gan(generator, critic, game, optimizer, optimizer, num_latents=config.num_latents, decay=config.decay)
+
+
+def data(config: Config):
+  del config
+  return base.digits()

@@ -1,0 +1,48 @@
+"""Variational autoencoder on statically binarised MNIST: two matrix products each way, 40 latents.
+
+Family: approximate
+Command: gm-jax train vae_mnist --data-dir DIR
+Hardware: 2 CPU cores
+Minutes: not measured yet
+Expected: not measured yet
+"""
+
+import dataclasses
+
+import optax
+
+from experiments.base import Run, binarized_mnist
+from gm_jax.approximate import vae
+from gm_jax.core import GenerativeModel
+from gm_jax.networks.flat import FlatDecoder, FlatEncoder
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Run):
+  steps: int = 50_000  # 100 epochs
+  batch_size: int = 100
+  learning_rate: float = 1e-3  # of Adam
+  beta: float = 1.0  # weight of the rate; other values train another objective, evaluation is always the bound
+  num_hidden: int = 500  # units of the hidden layer, on either side
+  num_latents: int = 40
+  decay: float = 0.9998  # of the average of the parameters, which stands in for a falling learning rate
+  num_importance_samples: int = 200  # behind `nll` in `gm-jax evaluate`, a multiple of 20
+  save_every: int = 5000
+  sample_every: int = 10_000
+
+
+def module(config: Config) -> vae.VAE:
+  hidden = (config.num_hidden,)
+  return vae.VAE(FlatEncoder(hidden), FlatDecoder(hidden, (28, 28, 1)), vae.bernoulli(), config.num_latents)
+
+
+def model(config: Config) -> GenerativeModel:
+  return vae.vae(module(config), optax.adam(config.learning_rate), beta=config.beta, decay=config.decay)
+
+
+def data(config: Config):
+  return binarized_mnist(config)
+
+
+def measure(config: Config):
+  return vae.measure(module(config), config.num_importance_samples)

@@ -3,8 +3,8 @@
 Family: approximate
 Command: gm-jax train vae_digits
 Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Minutes: 0.6
+Expected: nll 22.6 +- 0.2 nats on the 299 test images (200 importance samples, dynamic binarisation)
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The loop: its result is a function of the seed however often it is interrupted, each report is there once, bad news stop it."""
+"""The loop: its result is a function of the seed however often interrupted; each report is there once; bad news stop it."""
 
 import json
 import os

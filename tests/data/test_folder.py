@@ -140,8 +140,6 @@ BROKEN = {
   "text": b"this is no picture",
   "cut": WHOLE[: len(WHOLE) // 2],
   "bomb": png(30_000, 30_000, bytes(1000)),
-  "large": png(9_000, 9_000, bytes(1000)),
-  "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n",
   "pickle": b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00.",
 }
 
@@ -152,6 +150,20 @@ def test_the_unreadable_picture_is_named(classes, kind):
   (classes / "cat" / "broken.png").write_bytes(BROKEN[kind])
   with pytest.raises(UserError, match=r"cat.broken\.png"):
     data.picture_folder(classes, size=8)
+
+
+def test_a_bomb_below_what_pillow_refuses(tmp_path):
+  """A whole picture of 67.2 million pixels, in 65 kB."""
+  (tmp_path / "bomb.png").write_bytes(png(8_200, 8_200, bytes(8_200 * 8_201)))
+  with pytest.raises(UserError, match="8200 x 8200"):
+    data.picture_folder(tmp_path, size=8)
+
+
+def test_no_outside_program_reads_a_picture(tmp_path):
+  """PostScript is not even recognised: Pillow would hand it to Ghostscript."""
+  (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+  with pytest.raises(UserError, match="cannot identify"):
+    data.picture_folder(tmp_path, size=8)
 
 
 def test_a_broken_link_is_named(classes):

@@ -117,6 +117,13 @@ def test_the_command_that_prepares_is_python():
   compile(command.removeprefix('python -c "').removesuffix('"'), "command", "exec")
 
 
+@pytest.fixture
+def nothing_kept(tmp_path, monkeypatch):
+  """Everything is decoded here and now, whatever an earlier run has kept."""
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("nothing_kept")
 def test_mnist(shared_data):
   """Sizes and counts per class as published; pixel mean 0.1307."""
   train, test = (data.tfds_images("mnist", split, shared_data) for split in ("train", "test"))
@@ -126,6 +133,7 @@ def test_mnist(shared_data):
   assert abs(train.arrays["image"].mean() / 255 - 0.13066) < 1e-5
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_binarized_mnist_scores(shared_data):
   """Independent Bernoullis with one added count of each kind: 205.79 nats on the test split (Larochelle's binarisation)."""
   load = lambda split: data.binarized(data.tfds_images("binarized_mnist", split, shared_data), "static")

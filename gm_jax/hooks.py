@@ -205,7 +205,7 @@ def _end_of(content: bytes, step: int) -> int:
   end = 0
   for line in content.splitlines(keepends=True):
     try:
-      if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+      if json.loads(line)["step"] > step:
         break
     except (ValueError, KeyError, TypeError):
       break

@@ -171,12 +171,12 @@ class _Ends:
 def _calls(start: int, steps: int, per_call: int, intervals) -> Iterator[tuple[int, int]]:
   """Steps [first, last) of each call: `per_call` of them, or one where a hook must look in between.
 
-  Long calls begin at multiples of `per_call` only: a run is then cut the same wherever it was resumed, and is bitwise the same.
+  How long a call is depends only on where it begins: a run is cut the same wherever it was resumed, and is bitwise the same.
   """
   step = start
   while step < steps:
     last = step + per_call
-    whole = step % per_call == 0 and last <= steps and all(step // every == (last - 1) // every for every in intervals if every)
+    whole = last <= steps and all(step // every == (last - 1) // every for every in intervals if every)
     first, step = step, last if whole else step + 1
     yield first, step
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import stat
+import sys
 import time
 
 import numpy as np
@@ -102,6 +103,19 @@ def test_what_a_run_was_begun_with_need_not_be_said_again(place):
   assert main(["train", "tiny", "--run", "wide", "--hidden", "11"]) == 0
   assert main(["train", "tiny", "--run", "wide", "--steps", "6"]) == 0
   assert runs.read_config("wide")["config"]["hidden"] == 11
+
+
+def test_tensorboard_is_one_option_away(place):
+  pytest.importorskip("tensorboardX")
+  assert main(["train", "tiny", "--run", "tiny", "--steps", "6", "--tensorboard"]) == 0
+  assert [path.stat().st_size > 0 for path in (place / "tiny/tensorboard").iterdir()] == [True]
+
+
+def test_a_package_that_is_missing_is_named(place, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, "tensorboardX", None)
+  assert main(["train", "tiny", "--run", "new", "--tensorboard"]) == 2
+  assert "pip install 'gm-jax[tensorboard]'" in capsys.readouterr().err
+  assert not (place / "new").exists()
 
 
 def test_image_i_depends_on_seed_and_i_alone(place):

@@ -21,7 +21,7 @@ def images(shape, num=4):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_critic_without_norm_judges_each_image_alone(shape):
   critic, x = Discriminator(base=4, norm=None), images(shape)
-  params = noisy(critic.init(jax.random.key(2), x, True), 0.1)
+  params = noisy(lambda key, x: critic.init(key, x, True), x, size=0.1)
   assert_rows_are_their_own(jax.jit(lambda x: critic.apply(params, x, True)), x)
 
 
@@ -56,7 +56,7 @@ def test_weights_biases_and_norms_stand_where_the_paper_has_them(shape, norm):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_generator_fills_its_range_and_uses_all_it_has(shape):
   generator = Generator(shape, 4)
-  variables = noisy(generator.init(jax.random.key(2), Z, True))
+  variables = noisy(lambda key, z: generator.init(key, z, True), Z)
   draw = jax.jit(lambda params, z: generator.apply({**variables, "params": params}, z, True, mutable=["batch_stats"])[0])
   x = draw(variables["params"], Z)
   assert x.shape == (4, *shape)

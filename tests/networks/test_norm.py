@@ -28,7 +28,7 @@ def learn(layer, variables, x, **arguments):
 def test_batch_norm_is_flaxs(arguments):
   ours = BatchNorm(**arguments)
   theirs = nn.BatchNorm(**{"momentum": 0.9, "use_fast_variance": False, **arguments})
-  variables = noisy(theirs.init(jax.random.key(1), X, use_running_average=False), 0.1)
+  variables = noisy(lambda key, x: theirs.init(key, x, use_running_average=False), X, size=0.1)
   assert jax.tree.map(jnp.shape, ours.init(jax.random.key(1), X, True)) == jax.tree.map(jnp.shape, variables)
   for train in (True, False):
     assert_equal(learn(ours, variables, X, train=train), learn(theirs, variables, X, use_running_average=not train))
@@ -36,7 +36,7 @@ def test_batch_norm_is_flaxs(arguments):
 
 def test_eight_devices_share_one_batch():
   layer = BatchNorm()
-  variables = noisy(layer.init(jax.random.key(1), X, True), 0.1)
+  variables = noisy(lambda key, x: layer.init(key, x, True), X, size=0.1)
 
   def on_device(variables, x):
     with rows.view(axis="data"):

@@ -16,7 +16,7 @@ Z = jax.random.normal(jax.random.key(0), (3, 5))
 
 def test_mlp():
   layer = MLP((7, 6, 2), jnp.sin)
-  params = noisy(layer.init(jax.random.key(1), Z))
+  params = noisy(layer.init, Z)
   (a, b, c) = (params["params"][f"Dense_{i}"] for i in range(3))
   affine = lambda layer, x: x @ layer["kernel"] + layer["bias"][None]
   assert_equal(layer.apply(params, Z), affine(c, jnp.sin(affine(b, jnp.sin(affine(a, Z))))))
@@ -47,7 +47,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("ours", "theirs", "x"), PAIRS)
 def test_encoder_and_decoder_out_of_flaxs_layers(ours, theirs, x):
-  params = noisy(ours.init(jax.random.key(1), x, True))
+  params = noisy(lambda key, x: ours.init(key, x, True), x)
   loss = lambda apply: lambda params, x: jnp.sin(apply(params, x)).sum()
   functions = (lambda params, x: ours.apply(params, x, True), theirs.apply)
   results = [jax.jit(jax.value_and_grad(loss(apply), (0, 1)))(params, x) for apply in functions]

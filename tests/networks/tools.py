@@ -5,11 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def noisy(variables, size=0.3):
-  """The same variables, moved at random by `size`: no layer that starts at zero hides what lies behind it."""
-  leaves, tree = jax.tree.flatten(variables)
-  keys = jax.random.split(jax.random.key(7), len(leaves))
-  return tree.unflatten([leaf + size * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves)])
+def noisy(init, *arguments, size=0.3):
+  """Variables of the shapes that `init(key, *arguments)` gives, of deviation `size`, scales and variances about 1.
+
+  No layer that starts at zero hides what lies behind it, and nothing needs to be compiled to get them.
+  """
+  rng = np.random.default_rng(7)
+
+  def draw(path, leaf):
+    centre = path[-1].key in ("scale", "var")
+    return jnp.asarray(centre + size * rng.uniform(-1.7, 1.7, leaf.shape), leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(lambda: init(jax.random.key(1), *arguments)))
 
 
 def assert_equal(ours, theirs, tolerance=1e-5):

@@ -107,6 +107,7 @@ def bernoulli(pixels: images.Pixels = images.BINARY) -> Component:
   """Independent pixels, on or off."""
 
   def fit(share, mass, mean, spread):
+    del spread
     mass, mean = mass[:, None], jnp.clip(mean, 0, 1)  # rounding can leave it a little outside
     return jnp.log(mass * mean + share / 2) - jnp.log(mass * (1 - mean) + share / 2)  # logits [K, D]
 

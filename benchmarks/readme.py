@@ -16,8 +16,6 @@ import experiments
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
 
-UNMEASURED = "not measured yet"  # what a header says until it is
-
 # family: (what is known of p(x), what `evaluate` reports)
 FAMILIES = {
   "tractable": ("log p(x), exactly", "nll"),
@@ -43,7 +41,7 @@ def families() -> str:
 
 def _result(header: experiments.Header) -> str:
   name = f"[`{header.name}`](experiments/{header.name}.py)"
-  return name if header.minutes == UNMEASURED else f"{name}: {header.expected}; {header.minutes} min on {header.hardware}"
+  return f"{name}: {header.promise}" if header.promise else name
 
 
 def measured() -> str:

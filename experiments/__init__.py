@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from gm_jax.errors import UserError
 
+UNMEASURED = "not measured yet"  # what a header says until it is
+
 
 class Header(NamedTuple):
   name: str
@@ -22,6 +24,13 @@ class Header(NamedTuple):
   hardware: str = ""
   minutes: str = ""
   expected: str = ""
+
+  @property
+  def promise(self) -> str:
+    """What the run costs and gives, as measured; empty before that."""
+    measured = UNMEASURED not in (self.minutes, self.expected)
+    parts = (self.minutes and f"{self.minutes} min on {self.hardware}", self.expected) if measured else ()
+    return "; ".join(filter(None, parts))
 
 
 def headers() -> list[Header]:

@@ -10,7 +10,8 @@ from gm_jax import data
 from gm_jax.errors import UserError
 
 # Fields that may change when a run is resumed: none of them has a say in what is learnt.
-FREE = ("data_dir", "strategy", "log_every", "save_every", "sample_every", "evaluate_every", "num_samples")
+FREE = ("data_dir", "strategy", "tensorboard", "wandb")
+FREE += ("log_every", "save_every", "sample_every", "evaluate_every", "num_samples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Run:
   sample_every: int = 500  # steps between pictures; 0: only at the end
   evaluate_every: int = 0  # steps between evaluations on the test split; 0: never
   num_samples: int = 64  # images per picture
+  tensorboard: bool = False  # write RUN/tensorboard as well; needs the extra of that name
+  wandb: bool = False  # log to Weights & Biases as well; needs the extra of that name
 
   # The least value of each number; every other number of a Config is at least 0, and none is infinite or NaN.
   LEAST: ClassVar[dict[str, float]] = {"steps": 1, "batch_size": 1, "log_every": 1, "save_every": 1, "num_samples": 1}

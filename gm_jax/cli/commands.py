@@ -28,9 +28,7 @@ def list_experiments(options, rest) -> int:
     if members:
       print(family or "others")
     for header in members:
-      cost = f"{header.minutes} min on {header.hardware}" if header.minutes else ""
-      promise = "; ".join(filter(None, (cost, header.expected)))
-      print(f"  {header.name:<{width}}  {header.summary}{f'  [{promise}]' if promise else ''}")
+      print(f"  {header.name:<{width}}  {header.summary}{f'  [{header.promise}]' if header.promise else ''}")
   return 0
 
 

@@ -1,5 +1,6 @@
 """From an experiment and its configuration to a run: data, devices, hooks, loop."""
 
+import dataclasses
 import pathlib
 from types import ModuleType
 
@@ -27,7 +28,7 @@ def train_experiment(name: str, module: ModuleType, config: base.Run, directory:
   strategy.local_rows(config.batch_size)
   model = module.model(config)
   pictures = hooks.Pictures(config.sample_every or config.steps, model, seed=config.seed, num=config.num_samples)
-  looking = [Progress(name=name), pictures]
+  looking = [Progress(name=name), pictures, *_extra_hooks(config)]
   if config.evaluate_every:
     looking.append(hooks.Evaluation(config.evaluate_every, _scores(module, config, model, splits["test"], strategy)))
 
@@ -91,6 +92,12 @@ def measure_of(module: ModuleType, config: base.Run, model):
   """What an experiment is scored by, and what its numbers depend on besides the data: `(measure, protocol)`."""
   measure = module.measure(config) if hasattr(module, "measure") else model.evaluate
   return measure, module.protocol(config) if hasattr(module, "protocol") else {}
+
+
+def _extra_hooks(config: base.Run) -> list[hooks.Hook]:
+  """What needs a package that is not required; UserError says which."""
+  wanted = [hooks.TensorBoard()] if config.tensorboard else []
+  return [*wanted, hooks.WandB(config=dataclasses.asdict(config))] if config.wandb else wanted
 
 
 def _scores(module, config, model, dataset, strategy):

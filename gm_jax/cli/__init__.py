@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
   except Stopped as stop:
     return _complain(stop, 128 + stop.signal_number)
   except KeyboardInterrupt:
-    return _complain("stopped before anything was begun", INTERRUPTED)
+    return _complain("interrupted", INTERRUPTED)
 
 
 def _complain(message, code: int) -> int:

@@ -7,6 +7,7 @@ saved, and a run that was stopped, killed or moved to other devices goes on as i
 with the same arguments.
 """
 
+import collections
 import contextlib
 import os
 import pathlib
@@ -211,29 +212,32 @@ def _watched(step: Callable) -> Callable:
 
 
 class _Watch:
-  """Looks at every step's metrics one call late, so that the device is never kept waiting for the host."""
+  """Looks at every step, two calls late: the device is never kept waiting for the host."""
 
   def __init__(self, run):
-    self.run, self.pending = run, None
+    self.run, self.pending = run, collections.deque()
 
   def __call__(self, step, metrics, finite):
-    self.settle()
-    self.pending = step, metrics, finite
+    self.pending.append((step, metrics, finite))
+    if len(self.pending) > 2:
+      self._check(*self.pending.popleft())
 
   def settle(self) -> dict[str, float]:
-    """Wait for the call in flight; the metrics of its last step."""
-    if self.pending is None:
-      return {}
-    step, metrics, finite = self.pending
-    if not np.asarray(finite).all():
-      raise NonFiniteError(self._describe(step, metrics, np.atleast_1d(finite)))
+    """Wait for the calls in flight; the metrics of the last step of the last."""
+    metrics = {}
+    while self.pending:
+      step, metrics, finite = self.pending.popleft()
+      self._check(step, metrics, finite)
     return {name: np.asarray(value).reshape(-1)[-1].item() for name, value in metrics.items()}
 
-  def _describe(self, last, metrics, finite):
+  def _check(self, last, metrics, finite):
+    finite = np.atleast_1d(finite)
+    if finite.all():
+      return
     index = int(np.argmin(finite))
     values = {name: np.asarray(value).reshape(len(finite), -1)[index] for name, value in metrics.items()}
     name, value = next((name, value) for name, value in values.items() if not np.isfinite(value).all())
-    return f"step {last - len(finite) + index + 1}: {name} is {value[0]}; {_last_good(self.run)}"
+    raise NonFiniteError(f"step {last - len(finite) + index + 1}: {name} is {value[0]}; {_last_good(self.run)}")
 
 
 def _last_good(run) -> str:

@@ -278,7 +278,7 @@ def test_progress_on_a_terminal_is_a_bar(model):
   screen = Screen(terminal=True)
   run_of(model, hooks=[Progress(screen)])
   assert "12/12" in screen.text
-  assert "left" in screen.text
+  assert "━━━" in screen.text
 
 
 # ---- what stops it ----

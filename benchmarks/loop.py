@@ -1,10 +1,10 @@
 """What the loop costs, against calling the compiled step in a bare `for`; and how fast images come out of memory.
 
-    python benchmarks/loop.py              # both parts, two minutes; writes benchmarks/results/loop.json
+    python benchmarks/loop.py              # both parts, two to four minutes; writes benchmarks/results/loop.json
 
-The two loops take turns inside one process, a hundred steps each.  `train` fetches every batch from an MNIST-sized data set, places
-it, checks every step for NaN, writes a line of metrics every fifty steps and keeps the progress display going; the bare loop is
-given one batch that is on the device already, and waits once, at the end.
+The two loops take turns inside one process, a hundred steps each.  `train` fetches every batch from an MNIST-sized data set,
+hands it over, looks at every step for NaN, writes a line of metrics every fifty steps and keeps the progress display going; the
+bare loop is given one batch that is on the device already, and waits once, at the end.
 """
 
 import io

@@ -67,6 +67,7 @@ def test_the_view_ends_with_its_block():
 def test_normal_is_normal():
   x = np.asarray(random.normal(KEY, 200, (200,)), np.float64)
   assert stats.kstest(x.ravel(), "norm").pvalue > 1e-3
+  assert abs(x.var() - 1) < 4 * np.sqrt(2 / x.size)
   assert stats.kstest(x[:, 0], "norm").pvalue > 1e-3  # one entry over the rows: the keys of rows are independent
   assert abs(np.corrcoef(x[:-1].ravel(), x[1:].ravel())[0, 1]) < 4 / 200  # so are neighbours
 

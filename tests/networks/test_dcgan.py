@@ -62,6 +62,10 @@ def test_generator_fills_its_range_and_uses_all_it_has(shape):
   assert x.shape == (4, *shape)
   assert -1 <= x.min() < -0.5
   assert 0.5 < x.max() <= 1
+  last = f"ConvTranspose_{2 if shape[0] == 32 else 1}"
+  for bias in (-100.0, 100.0):  # out of range is black or white, and does not come round again
+    layer = {**variables["params"][last], "bias": jnp.full(shape[2], bias)}
+    np.testing.assert_array_equal(draw({**variables["params"], last: layer}, Z), np.sign(bias))
   gradient = jax.grad(lambda params, z: jnp.square(draw(params, z)).sum(), (0, 1))(variables["params"], Z)
   assert_all_used(gradient)
 

@@ -33,10 +33,15 @@ def build(x=X, **fields):
 FIELDS = [{"patch": 2, "num_classes": 3, "out_channels": 5}, {"channels": (8,), "attention": ()}]
 
 
-@pytest.mark.parametrize("fields", FIELDS)
-def test_starts_at_zero(fields):
-  y, _ = jax.jit(UNet(**{**SMALL, **fields}).init_with_output)(jax.random.key(1), X, TIME)
-  np.testing.assert_array_equal(y, np.zeros((3, 8, 8, fields.get("out_channels", 2))))
+def test_starts_at_zero():
+  y, _ = jax.jit(UNet((4,), 0, patch=4).init_with_output)(jax.random.key(1), X, TIME)
+  np.testing.assert_array_equal(y, np.zeros(X.shape))
+
+
+def test_a_new_block_is_the_identity():
+  for layer, arguments in ((ResidualBlock(2), (TIME[:, None], True)), (Attention(heads=2), ())):
+    y, _ = layer.init_with_output(jax.random.key(1), X, *arguments)
+    np.testing.assert_array_equal(y, X)
 
 
 @pytest.mark.parametrize("fields", FIELDS)
@@ -44,6 +49,13 @@ def test_every_parameter_is_used(fields):
   apply, params = build(**fields)
   label = LABEL if "num_classes" in fields else None
   assert_all_used(jax.jit(jax.grad(lambda params: jnp.square(apply(params, X, TIME, label)).sum()))(params))
+
+
+@pytest.mark.parametrize(("levels", "widths"), [((), [16]), ((0,), [8, 8, 8, 16]), ((1,), [16, 16, 16, 16])])
+def test_attends_at_the_levels_it_is_told_to(levels, widths):
+  """Once on the way down, twice on the way up, and at the bottom."""
+  params = jax.eval_shape(UNet(**SMALL, attention=levels).init, jax.random.key(1), X, TIME)["params"]
+  assert sorted(params[name]["Dense_1"]["bias"].size for name in params if "Attention" in name) == widths
 
 
 def test_takes_28_by_28_as_two_levels_of_patches():
@@ -75,12 +87,12 @@ def test_no_label_is_a_label_of_its_own():
 
 
 def test_every_pixel_reaches_every_other():
-  """Through the attention at the bottom."""
+  """Through the attention at the bottom, which is there however many levels have their own."""
   x = X[:1]
-  apply, params = build()
+  apply, params = build(attention=())
+  influence = jax.jit(jax.grad(lambda x, i, j: apply(params, x, TIME[:1])[0, i, j].sum()))
   for pixel in ((0, 0), (7, 3)):
-    influence = jax.jit(jax.grad(lambda x, pixel=pixel: apply(params, x, TIME[:1])[0, *pixel].sum()))(x)
-    assert (jnp.abs(influence) > 0).all()
+    assert (jnp.abs(influence(x, *pixel)) > 0).all()
 
 
 def test_dropout_only_while_training():

@@ -8,8 +8,6 @@ import io
 import re
 from typing import NoReturn
 
-import tyro
-
 from gm_jax.errors import UserError
 
 
@@ -38,6 +36,8 @@ def parse(config_class: type, arguments: list[str], prog: str, default=None):
 
   `--help` prints the options and raises SystemExit(0), as it does everywhere.
   """
+  import tyro  # a tenth of a second that --help need not wait for
+
   default = default or config_class()
   printed = io.StringIO()
   try:

@@ -86,15 +86,6 @@ def test_no_label_is_a_label_of_its_own():
     assert (jnp.abs(other - y).max((1, 2, 3)) > 1e-3).all()
 
 
-def test_every_pixel_reaches_every_other():
-  """Through the attention at the bottom, which is there however many levels have their own."""
-  x = X[:1]
-  apply, params = build(attention=())
-  influence = jax.jit(jax.grad(lambda x, i, j: apply(params, x, TIME[:1])[0, i, j].sum()))
-  for pixel in ((0, 0), (7, 3)):
-    assert (jnp.abs(influence(x, *pixel)) > 0).all()
-
-
 def test_dropout_only_while_training():
   apply, params = build(dropout=0.5)
   plain, _ = build()

@@ -1,9 +1,9 @@
 """Draws whose rows belong to examples.
 
 Row i of every draw here is a function of the key and of the *global* index of example i, and of nothing else: not of the batch
-size, not of how many devices share the batch.  So image i of seed s is the same image on one CPU or on eight GPUs, drawn alone or
-among a thousand.  Use these for noise, latents, time steps, dropout and augmentation; use `jax.random` for what belongs to no
-example (parameters).
+size, not of how many devices share the batch.  So image i of seed s is the same image on one CPU or on eight GPUs, drawn alone
+or among a thousand.  Use these for noise, latents, time steps, dropout and augmentation; use `jax.random` for what belongs to
+no example (parameters).
 
 All functions take `(key, num, shape)` and return `[num, *shape]`.  Keys are required, and a key is used once.
 """

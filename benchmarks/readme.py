@@ -72,8 +72,8 @@ def _loop(record) -> str:
   microseconds = record["steps_as_short_as_they_get"]["processor"]["extra_us_per_step"]
   millions = min(record["images_per_second_from_memory"].values()) / 1e6
   return (
-    f"The loop, with data, checks for NaN, metrics and progress, adds {microseconds / 1000:.1f} ms of processor time to a step; "
-    f"batches from memory come at {millions:.1f} million small images a second."
+    f"The loop, with data, checks for NaN, metrics and progress, adds {microseconds / 1000:.1f} ms of processor time to a "
+    f"step; batches from memory come at {millions:.1f} million small images a second."
   )
 
 

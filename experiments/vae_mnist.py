@@ -1,4 +1,4 @@
-"""Variational autoencoder on statically binarised MNIST: two matrix products each way, 40 latents.
+"""Variational autoencoder on statically binarised MNIST: three matrix products each way, 40 latents.
 
 Family: approximate
 Command: gm-jax train vae_mnist --data-dir DIR
@@ -23,7 +23,7 @@ class Config(Run):
   batch_size: int = 100
   learning_rate: float = 1e-3  # of Adam
   beta: float = 1.0  # weight of the rate; other values train another objective, evaluation is always the bound
-  num_hidden: int = 500  # units of the hidden layer, on either side
+  hidden: tuple[int, ...] = (500, 500)  # units of the hidden layers, on either side
   num_latents: int = 40
   decay: float = 0.9998  # of the average of the parameters, which stands in for a falling learning rate
   num_importance_samples: int = 200  # behind `nll` in `gm-jax evaluate`, a multiple of 20
@@ -32,8 +32,8 @@ class Config(Run):
 
 
 def module(config: Config) -> vae.VAE:
-  hidden = (config.num_hidden,)
-  return vae.VAE(FlatEncoder(hidden), FlatDecoder(hidden, (28, 28, 1)), vae.bernoulli(), config.num_latents)
+  encoder, decoder = FlatEncoder(config.hidden), FlatDecoder(config.hidden, (28, 28, 1))
+  return vae.VAE(encoder, decoder, vae.bernoulli(), config.num_latents)
 
 
 def model(config: Config) -> GenerativeModel:

@@ -7,17 +7,18 @@ Models are written for the whole batch.  A `Strategy` says how that program is l
   fsdp     the batch is cut over all devices, and so is every large parameter with its optimiser state
   pmap     as dp, by `jax.pmap`: for scripts that want the explicit per-device program
 
-`single`, `dp` and `fsdp` are one `jit` over a mesh; the compiler places the collectives, and BatchNorm is global for free.  Under all
-four the state has the same tree and the same shapes, so a checkpoint saved under one opens under any other.
+`single`, `dp` and `fsdp` are one `jit` over a mesh; the compiler places the collectives, and BatchNorm is global for free.
+Under all four the state has the same tree and the same shapes, so a checkpoint saved under one opens under any other.
 """
 
 import math
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gm_jax import random, rows
 from gm_jax.errors import UserError
@@ -60,7 +61,8 @@ class Strategy(NamedTuple):
   def local_rows(self, batch_size: int) -> tuple[int, int]:
     """First and last (exclusive) row of the global batch that this process feeds."""
     if batch_size % self.num_devices:
-      raise UserError(f"batch size {batch_size} cannot be cut over {self.num_devices} devices; take a multiple of {self.num_devices}")
+      num = self.num_devices
+      raise UserError(f"batch size {batch_size} cannot be cut over {num} devices; take a multiple of {num}")
     share = batch_size // jax.process_count() if self.num_devices > 1 else batch_size
     return jax.process_index() * share, (jax.process_index() + 1) * share
 
@@ -151,7 +153,9 @@ def _advance(step, seed, index, state, batch):
   return jax.lax.scan(one, state, (index + jnp.arange(len(batch)), stacked))
 
 
-def initialize_processes(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+def initialize_processes(
+  coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
   """Join the other processes of a multi-host run, before anything else touches JAX.
 
   With no arguments JAX finds SLURM, GKE and TPU pods by itself.  The coordinator speaks unauthenticated gRPC: keep it on a

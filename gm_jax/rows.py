@@ -22,7 +22,7 @@ class Rows(NamedTuple):
   axis: str | None = None  # name of the mapped axis, if the batch is cut along one
 
 
-_rows = contextvars.ContextVar("gm_jax_rows", default=Rows())
+_rows: contextvars.ContextVar[Rows | None] = contextvars.ContextVar("gm_jax_rows", default=None)
 
 
 @contextlib.contextmanager
@@ -35,9 +35,13 @@ def view(first=0, axis: str | None = None):
     _rows.reset(token)
 
 
+def _in_view() -> Rows:
+  return _rows.get() or Rows()
+
+
 def indices(num: int) -> jax.Array:
   """Global indices of `num` rows in view, int32 [num]."""
-  first, axis = _rows.get()
+  first, axis = _in_view()
   if axis is not None:
     first = first + jax.lax.axis_index(axis) * num
   return first + jnp.arange(num, dtype=jnp.int32)
@@ -48,7 +52,7 @@ def mean(tree):
 
   Only floating-point leaves are averaged: counters agree on every device already.
   """
-  axis = _rows.get().axis
+  axis = _in_view().axis
   if axis is None:
     return tree
   floating = lambda leaf: jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)

@@ -3,12 +3,12 @@
     from gm_jax import testing
     testing.check_contract(model, batch, reports="nll")          # everything that any GenerativeModel promises
 
-Each function states one promise and raises AssertionError with what broke it.  Exact oracles for discrete models (`total_probability`)
-and for causal ones (`check_causal`) are here too.
+Each function states one promise and raises AssertionError with what broke it.  The exact oracle of discrete models, that all
+probabilities sum to one (`total_probability`), is here too.
 """
 
-from collections.abc import Callable
 import itertools
+from collections.abc import Callable
 
 import chex
 import jax
@@ -124,7 +124,8 @@ def check_strategies_agree(model: GenerativeModel, batches: list, strategies: li
     for (path, ours), theirs in zip(jax.tree.leaves_with_path(state), jax.tree.leaves(reference)):
       allowed = tolerance * max(1.0, np.abs(theirs).max(initial=0.0))
       difference = np.abs(np.asarray(ours, np.float64) - theirs).max(initial=0.0)
-      assert difference <= allowed, f"{strategy.name} and {strategies[0].name} differ by {difference} in {jax.tree_util.keystr(path)}"
+      names = f"{strategy.name} and {strategies[0].name}"
+      assert difference <= allowed, f"{names} differ by {difference} in {jax.tree_util.keystr(path)}"
 
 
 def _after(model: GenerativeModel, state, batches: list, strategy):

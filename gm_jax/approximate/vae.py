@@ -3,12 +3,12 @@
     log p(x)  >=  E_q(z|x) [log p(x | z)]  -  KL(q(z | x) || p(z))
     nll_bound  =       distortion          +        rate                                       in nats
 
-Kingma & Welling 2014 (https://arxiv.org/abs/1312.6114); the weight beta on the rate is Higgins et al. 2017; the tighter, importance
-weighted bound is Burda et al. 2016 (https://arxiv.org/abs/1509.00519).
+Kingma & Welling 2014 (https://arxiv.org/abs/1312.6114); the weight beta on the rate is Higgins et al. 2017; the tighter,
+importance weighted bound is Burda et al. 2016 (https://arxiv.org/abs/1509.00519).
 """
 
-from collections.abc import Callable
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -135,7 +135,7 @@ def gaussian(min_log_var: float = -8.0, pixels: images.Pixels = images.DEQUANTIZ
   """Grey or colour pixels, or points: a mean and a log-variance each.
 
   Args:
-    min_log_var: the log-variance is softly kept above this, since a density can be driven to infinity on pixels that never vary.
+    min_log_var: the log-variance is softly kept above this, since pixels that never vary could drive a density to infinity.
     pixels: how images are read; dequantised by default, so that nats are those of the uint8 image.  `images.POINTS` for points.
   """
 
@@ -201,8 +201,8 @@ def evidence(module: VAE, key, state, batch, num_samples: int = 200, chunk: int 
 def measure(module: VAE, num_samples: int = 200) -> Callable:
   """All that can be said of p(x): `(key, state, batch) -> {name: [B]}` with the bound, its two parts, and the evidence.
 
-  "nll" is minus the evidence of `num_samples` importance samples, "nll_stderr" its own error, both in nats; "ess" says how many of the
-  samples count.
+  "nll" is minus the evidence of `num_samples` importance samples, "nll_stderr" its own error, both in nats; "ess" says how many
+  of the samples count.
   """
 
   def evaluate(key, state, batch):

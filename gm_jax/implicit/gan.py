@@ -5,8 +5,8 @@ A `Game` says what each player minimises; the step plays it, the critic at every
   non_saturating   critic  -log D(x) - log(1 - D(g))                  generator  -log D(g)
   wgan_gp          critic  D(g) - D(x) + 10 (|dD / dx| - 1)^2         generator  -D(g)
 
-Goodfellow et al. 2014 (https://arxiv.org/abs/1406.2661); Gulrajani et al. 2017 (https://arxiv.org/abs/1704.00028).  D is a logit
-throughout, and logarithms of its sigmoid are softplus forms, exact at any logit.
+Goodfellow et al. 2014 (https://arxiv.org/abs/1406.2661); Gulrajani et al. 2017 (https://arxiv.org/abs/1704.00028).  D is a
+logit throughout, and logarithms of its sigmoid are softplus forms, exact at any logit.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Game(NamedTuple):
   """What each player minimises.
 
   Attributes:
-    critic: objective `(critic, key, real, fake, train) -> (losses [B], reports)`, with the logits among the reports as "real" and "fake".
+    critic: objective `(critic, key, real, fake, train) -> (losses [B], reports)`; the logits are reported as "real" and "fake".
     generator: `(logits of fakes [B]) -> losses [B]`.
     per_example: the critic's objective is defined example by example, so a critic that mixes them (BatchNorm) is refused.
   """
@@ -155,7 +155,7 @@ def wgan_gp(weight: float = 10.0) -> Game:
 
 
 def slope_between(critic, key, real, fake, train: bool):
-  """|dD / dx| at a uniformly drawn point of the line from each real image to its fake, [B]; the norm is over the whole image."""
+  """|dD / dx| at a uniformly drawn point of the line from each real image to its fake, [B]; a norm over the whole image."""
   mix = random.uniform(key, len(real), (1,) * (real.ndim - 1))
   gradient = jax.grad(lambda x: critic(x, train).sum())(mix * real + (1 - mix) * fake)
   return jnp.sqrt((gradient**2).reshape(len(real), -1).sum(-1) + 1e-12)

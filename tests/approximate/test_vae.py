@@ -95,8 +95,8 @@ def test_training_a_linear_vae_reaches_the_likelihood_of_ppca(points):
   batch = {"image": jnp.asarray(points[:, None, None, :])}
   model = vae.vae(linear_vae(), optax.adam(optax.cosine_decay_schedule(2e-2, 3000)), decay=0.99)
   state = jax.jit(model.init)(jax.random.key(0), batch)
-  steps = lambda state: jax.lax.scan(lambda s, i: model.step(jax.random.fold_in(jax.random.key(1), i), s, batch), state, jnp.arange(3000))
-  state, _ = jax.jit(steps)(state)
+  step = lambda state, index: model.step(jax.random.fold_in(jax.random.key(1), index), state, batch)
+  state, _ = jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(3000)))(state)
   bound = jax.vmap(lambda key: model.evaluate(key, state, batch)["nll_bound"].mean())(jax.random.split(jax.random.key(2), 50))
   assert abs(-bound.mean() - best) < 0.05
   estimate = vae.evidence(linear_vae(), jax.random.key(3), state, batch, num_samples=100, chunk=50)
@@ -105,12 +105,12 @@ def test_training_a_linear_vae_reaches_the_likelihood_of_ppca(points):
 
 @functools.cache
 def trained_on_one_latent():
-  """A small Bernoulli VAE on 3 x 3 images with a one-dimensional latent, after some training, so that q is good but not exact."""
+  """A small Bernoulli VAE on 3 x 3 images with a one-dimensional latent, trained until q is good but not exact."""
   module = vae.VAE(FlatEncoder((16,), nn.tanh), FlatDecoder((16,), (3, 3, 1), nn.tanh), vae.bernoulli(), num_latents=1)
   model = vae.vae(module, optax.adam(1e-2), decay=0.9)
   generator = np.random.default_rng(0)
-  image = (generator.random((64, 1, 1, 1)) < generator.random((1, 3, 3, 1)) * generator.random((64, 3, 1, 1)) * 2) * np.uint8(255)
-  batch = {"image": image.astype(np.uint8)}
+  probability = generator.random((1, 3, 3, 1)) * generator.random((64, 3, 1, 1)) * 2
+  batch = {"image": (generator.random((64, 1, 1, 1)) < probability) * np.uint8(255)}
   state = jax.jit(model.init)(jax.random.key(0), batch)
   step = jax.jit(model.step)
   for index in range(150):
@@ -121,7 +121,8 @@ def trained_on_one_latent():
 def log_prob_by_quadrature(module, state, image):
   """log of the integral of p(x | z) p(z) dz on a fine grid, [B], in float64."""
   z = np.linspace(-9, 9, 3001)
-  logits = jax.jit(lambda z: nn.apply(lambda v: v.decode(z, train=False), module)(state.average.variables))(jnp.asarray(z[:, None]))
+  decode = lambda z: nn.apply(lambda vae: vae.decode(z, train=False), module)(state.average.variables)
+  logits = jax.jit(decode)(jnp.asarray(z[:, None]))
   logits = np.asarray(logits, np.float64).reshape(len(z), -1)
   x = (np.asarray(image).reshape(len(image), -1) > 127).astype(np.float64)
   log_likelihood = x @ logits.T - np.logaddexp(0, logits).sum(1)  # [B, grid]
@@ -191,7 +192,10 @@ def test_an_example_is_scored_alone():
 
 def test_reparameterized_gradients_are_those_of_the_expectation():
   # E[z^2] = mean^2 + var has gradients 2 mean and var with respect to (mean, log var).
-  expectation = lambda mean, log_var: (vae.reparameterize(jax.random.key(0), jnp.full((200_000, 1), mean), jnp.full((200_000, 1), log_var)) ** 2).mean()
+  def expectation(*parameters):
+    mean, log_var = (jnp.full((200_000, 1), parameter) for parameter in parameters)
+    return (vae.reparameterize(jax.random.key(0), mean, log_var) ** 2).mean()
+
   gradient = jax.grad(expectation, (0, 1))(0.7, -0.5)
   np.testing.assert_allclose(gradient, (1.4, np.exp(-0.5)), atol=0.02)
 

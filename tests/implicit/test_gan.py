@@ -150,7 +150,8 @@ def test_wgan_gp_finds_a_shifted_gaussian():
       return nn.Dense(1)(nn.tanh(nn.Dense(32)(hidden)))[:, 0]
 
   optimizer = optax.adam(1e-2, b1=0.5)
-  model = gan.gan(Shift(), Critic(), gan.wgan_gp(1.0), optimizer, optimizer, num_latents=2, n_critic=2, decay=0.9, pixels=images.POINTS)
+  options = {"num_latents": 2, "n_critic": 2, "decay": 0.9, "pixels": images.POINTS}
+  model = gan.gan(Shift(), Critic(), gan.wgan_gp(1.0), optimizer, optimizer, **options)
   center = np.array([1.5, -0.5], np.float32)
   draw = lambda key: {"image": (jax.random.normal(key, (128, 2)) + center[None])[:, None, None, :]}
   advance = lambda state, key: (model.step(key, state, draw(jax.random.fold_in(key, 1)))[0], None)

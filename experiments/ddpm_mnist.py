@@ -5,9 +5,11 @@ Ho, Jain and Abbeel 2020 with the cosine schedule; samples by DDIM in 50 steps. 
 
 Family: score
 Command: gm-jax train ddpm_mnist
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 23
+Expected: a classifier of real MNIST is 84 % sure of 1,000 samples; each class is at least 6.0 % of them; seed 0
+
+The classifier is that of experiments/judge.py, 99.1 % right on the test split.
 """
 
 from dataclasses import dataclass

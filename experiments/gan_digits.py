@@ -19,11 +19,11 @@ from gm_jax.networks import dcgan
 
 @dataclasses.dataclass(frozen=True)
 class Config(base.Run):
-  steps: int = 6000
+  steps: int = 4000
   batch_size: int = 64
   learning_rate: float = 2e-4  # of both players' Adam
   momentum: float = 0.5  # Adam's b1: half of the usual, as the other player moves the ground
-  base: int = 64  # channels at half resolution
+  base: int = 32  # channels at half resolution
   num_latents: int = 32
   decay: float = 0.999  # of the generator's average
   save_every: int = 1000

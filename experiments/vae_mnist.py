@@ -3,8 +3,11 @@
 Family: approximate
 Command: gm-jax train vae_mnist --data-dir DIR
 Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Minutes: 6.5
+Expected: nll 90.34 +- 0.25 nats (200 importance samples, a bound 95.70 +- 0.27) on the 10,000 test images, seed 0
+
+A classifier of real MNIST (99.1 % right on its test split; experiments/judge.py) is 85 % sure of 1,000 samples, on average, and
+sees every class in at least 7.2 % of them.
 """
 
 import dataclasses

@@ -19,13 +19,13 @@ from gm_jax.networks import dcgan
 
 @dataclasses.dataclass(frozen=True)
 class Config(base.Run):
-  steps: int = 9000  # of the critic
+  steps: int = 6000  # of the critic
   batch_size: int = 64
   n_critic: int = 3  # steps of the critic to one of the generator
   penalty: float = 10.0  # weight of (slope - 1)^2
   learning_rate: float = 4e-4  # of both players' Adam
   momentum: float = 0.0  # Adam's b1, as in the paper
-  base: int = 64  # channels at half resolution
+  base: int = 32  # channels at half resolution
   num_latents: int = 32
   decay: float = 0.999  # of the generator's average
   save_every: int = 1500

@@ -53,7 +53,7 @@ def make_gan(game, norm, n_critic):
 
 
 def make_ddpm():
-  network = UNet(channels=(8, 8), blocks=1, attention=(1,), heads=2)
+  network = UNet(channels=(8,), blocks=1, attention=(), patch=2, heads=2)
   # At Adam's own eps of 1e-8 the rounding noise of a vanishing gradient is a full step, in another direction on each layout.
   return ddpm.ddpm(network, optax.adam(1e-3, eps=1e-5), image_shape=(8, 8, 1), schedule=ddpm.cosine(20))
 

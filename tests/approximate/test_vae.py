@@ -135,7 +135,7 @@ def test_evidence_meets_quadrature_and_its_error_bar_is_honest():
   truth = log_prob_by_quadrature(module, state, batch["image"])
   estimate = vae.evidence(module, jax.random.key(5), state, batch, num_samples=2000, chunk=250)
   z_scores = (np.asarray(estimate.log_prob) - truth) / np.asarray(estimate.stderr)
-  np.testing.assert_allclose(estimate.log_prob, truth, atol=0.1)
+  assert np.abs(z_scores).max() < 6
   assert 0.5 < np.sqrt((z_scores**2).mean()) < 1.6
   assert (estimate.ess <= 2000 * 1.001).all()
   assert (estimate.ess >= 1).all()
@@ -168,7 +168,7 @@ def test_probabilities_of_all_images_sum_to_one():
     batch = {"image": (x * 255).astype(np.uint8)}
     return vae.evidence(module, jax.random.key(7), state, batch, num_samples=400, chunk=50).log_prob
 
-  assert abs(testing.total_probability(log_prob, (3, 3, 1)) - 1) < 0.01
+  assert abs(testing.total_probability(log_prob, (3, 3, 1)) - 1) < 0.03  # the estimate's own spread is a third of that
 
 
 def test_beta_is_for_training_alone():

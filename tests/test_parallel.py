@@ -48,7 +48,7 @@ def test_fully_sharded_means_no_device_holds_a_large_parameter_whole(trained):
     assert leaf.addressable_shards[0].data.nbytes == (leaf.nbytes // 8 if cut else leaf.nbytes)
 
 
-@pytest.mark.parametrize("name", ["vae-bernoulli", "gan"])
+@pytest.mark.parametrize("name", ["vae-bernoulli", "gan", "ddpm"])
 def test_image_i_is_the_same_image_in_any_batch_on_any_number_of_devices(name):
   member = models.MEMBERS[name]
   model = member.make()

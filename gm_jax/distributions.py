@@ -1,6 +1,9 @@
-"""Log densities, divergences and entropies: pure functions in nats, one number per example.
+"""Log densities, entropies and divergences: pure functions in nats, one number per example.
 
-The leading axis is the batch; every other axis is summed, so `[B, ...] -> [B]`.  Parameters broadcast against `x`.
+The leading axis is the batch; every other axis is summed, so `[B, ...] -> [B]`.  Parameters broadcast against `x`.  Gaussians
+with correlations are the exception: they describe vectors of D numbers, and their parameters serve the whole batch [B, D].
+
+What has no closed form (the KL between two logistics, anything of a mixture but its density) is estimated: `information`.
 """
 
 import math
@@ -51,6 +54,57 @@ def categorical_log_prob(logits, x):
   return sum_over_example(jnp.take_along_axis(log_probs, x[..., None], -1)[..., 0])
 
 
+def mixture_log_prob(log_weights, log_probs):
+  """log sum_k w_k p_k, stable: log weights [..., K] that sum to one as exp, log p_k [..., K] -> [...].
+
+  Weights [K] serve every example.  One mixture per pixel gives one number per pixel: `sum_over_example` adds them.
+  """
+  shared_axes = (1,) * (log_probs.ndim - log_weights.ndim)
+  return jax.nn.logsumexp(log_weights.reshape(*shared_axes, *log_weights.shape) + log_probs, axis=-1)
+
+
+# Gaussians with correlations.  Many of them are taken one after the other, by `jax.lax.map` over these and not by `jax.vmap`:
+# jaxlib's batched LAPACK waits on the very threads that it needs, for ever with 8 virtual devices.
+
+
+def full_normal_log_prob(x, mean, scale_tril):
+  """log N(x; mean, L L^T): x [B, D], mean [D], L lower triangular [D, D] -> [B]."""
+  white = jax.scipy.linalg.solve_triangular(scale_tril, (x - mean.reshape(-1, x.shape[1])).T, lower=True)  # [D, B]
+  return -0.5 * (white**2).sum(0) - 0.5 * x.shape[1] * math.log(2 * math.pi) - _half_log_det(scale_tril)
+
+
+def low_rank_normal_log_prob(x, mean, factor, log_var):
+  """log N(x; mean, F F^T + diag(exp(log_var))): x [B, D], mean [D], F [D, R], log_var [] or [D] -> [B].
+
+  No D x D matrix appears (Woodbury 1950): it costs O(B D R + D R^2).
+  """
+  squares, half_log_det = _low_rank_squares(x - mean.reshape(-1, x.shape[1]), factor, log_var)
+  return -0.5 * squares - 0.5 * x.shape[1] * math.log(2 * math.pi) - half_log_det
+
+
+# Logistics.
+
+
+def logistic_log_prob(x, mean, log_scale):
+  """log density of independent logistics, [B].  Their variance is pi^2 / 3 times the squared scale."""
+  z = (x - mean) * jnp.exp(-log_scale)
+  return -sum_over_example(log_scale + jax.nn.softplus(z) + jax.nn.softplus(-z))
+
+
+def discretized_logistic_log_prob(x, mean, log_scale, bin_width=1 / 127.5, low=-1.0, high=1.0):
+  """log of the mass that a logistic puts on the bin around x; the outermost bins take the tails.  [B].
+
+  The masses of all bins sum to one for any parameters (Kingma et al. 2016, appendix A; Salimans et al. 2017, equation 2).
+  """
+  scale = jnp.exp(-log_scale)
+  above, below = (x + bin_width / 2 - mean) * scale, (x - bin_width / 2 - mean) * scale
+  # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): a product keeps its digits in either tail, at any width.
+  not_above = jnp.where(x > high - bin_width / 2, 0.0, jax.nn.log_sigmoid(above))
+  not_below = jnp.where(x < low + bin_width / 2, 0.0, jax.nn.log_sigmoid(-below))
+  at_edge = (x > high - bin_width / 2) | (x < low + bin_width / 2)
+  return sum_over_example(not_above + not_below + jnp.where(at_edge, 0.0, jnp.log(-jnp.expm1(-bin_width * scale))))
+
+
 def discretized_normal_log_prob(x, mean, log_var, bin_width=1 / 127.5, low=-1.0, high=1.0):
   """log of the mass that N(mean, exp(log_var)) puts on the bin around x; the outermost bins take the tails.  [B].
 
@@ -70,3 +124,19 @@ def discretized_normal_log_prob(x, mean, log_var, bin_width=1 / 127.5, low=-1.0,
 
 def _log_normal_cdf(x):
   return jax.scipy.stats.norm.logcdf(x)
+
+
+def _half_log_det(scale_tril):
+  """log det of a lower triangular L, half that of L L^T.  The signs of the diagonal do not matter."""
+  return jnp.log(jnp.abs(jnp.diagonal(scale_tril))).sum()
+
+
+def _low_rank_squares(deviation, factor, log_var):
+  """d^T S^-1 d for each row d of `deviation` [B, D], and half the log det of S = F F^T + diag(exp(log_var)): ([B], [])."""
+  log_var = jnp.broadcast_to(log_var, deviation.shape[1:])
+  deviation, factor = deviation * jnp.exp(-log_var / 2)[None], factor * jnp.exp(-log_var / 2)[:, None]
+  scale = jnp.linalg.cholesky(jnp.eye(factor.shape[1], dtype=factor.dtype) + factor.T @ factor)  # [R, R]
+  latent = jax.scipy.linalg.cho_solve((scale, True), factor.T @ deviation.T).T  # E[z | x], [B, R]
+  # min over z of |d - F z|^2 + |z|^2: two sums of squares, where Woodbury's difference would lose its digits at small noise.
+  squares = ((deviation - latent @ factor.T) ** 2).sum(1) + (latent**2).sum(1)
+  return squares, log_var.sum() / 2 + _half_log_det(scale)

@@ -119,6 +119,11 @@ def global_mean(tree):
   return rows.mean(tree)
 
 
+def global_sum(tree):
+  """Leaf by leaf: sums over the rows in view -> sums over the whole global batch; for what a `step` counts, see `global_mean`."""
+  return rows.total(tree)
+
+
 class Average(NamedTuple):
   """A moving average of a player's variables, which `sample` and `evaluate` read.
 

@@ -124,9 +124,13 @@ class Pictures(Hook):
 
 def png(array: np.ndarray) -> bytes:
   """A PNG file of images uint8 [N, H, W, C] as a grid; of points float [N, 1, 1, 2] as dots on the square [-4, 4]."""
+  return encode(images.grid(array) if array.dtype == np.uint8 else _dots(array.reshape(len(array), 2)))
+
+
+def encode(picture: np.ndarray) -> bytes:
+  """A PNG file of one picture, uint8 [H, W, 1 or 3]; small ones are enlarged by a whole factor."""
   from PIL import Image
 
-  picture = images.grid(array) if array.dtype == np.uint8 else _dots(array.reshape(len(array), 2))
   picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
   scale = max(1, 256 // max(picture.size))
   picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)

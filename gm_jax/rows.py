@@ -59,6 +59,12 @@ def mean(tree):
   return jax.tree.map(lambda leaf: jax.lax.pmean(leaf, axis) if floating(leaf) else leaf, tree)
 
 
+def total(tree):
+  """Leaf by leaf, the sum of what all cuts of the batch hold; the tree itself when the batch is in one piece."""
+  axis = _in_view().axis
+  return tree if axis is None else jax.lax.psum(tree, axis)
+
+
 def batch_mean(tree):
   """Leaf by leaf, the mean over the leading axis of the whole global batch: [B, ...] -> [...]."""
   return mean(jax.tree.map(lambda leaf: leaf.mean(0), tree))

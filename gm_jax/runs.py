@@ -4,6 +4,7 @@
     metrics.jsonl    what was seen: one JSON object per line, {"step": 100, "loss": 1.2} or {"step": 100, "eval": {...}}
     checkpoints/     what was learnt (checkpoint.py)
     samples/         what it looked like: 00000100.png
+    pictures/        what else the experiment has to show: NAME.png
     report.json      the last evaluation
 """
 
@@ -30,6 +31,10 @@ def checkpoints(run) -> pathlib.Path:
 
 def samples(run) -> pathlib.Path:
   return pathlib.Path(run) / "samples"
+
+
+def pictures(run) -> pathlib.Path:
+  return pathlib.Path(run) / "pictures"
 
 
 def report_file(run) -> pathlib.Path:

@@ -221,3 +221,18 @@ def test_means_are_those_of_the_whole_batch_when_it_is_cut():
     chex.assert_trees_all_close(jax.tree.map(lambda leaf, d=device: leaf[d], cut), whole, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(mean[device], BATCH["image"].mean(0), rtol=1e-5, atol=1e-6)
   np.testing.assert_array_equal(core.global_mean(jnp.arange(3)), np.arange(3))
+
+
+def test_sums_are_those_of_the_whole_batch_when_it_is_cut():
+  def on_device(rows_here):
+    with rows.view(axis="data"):
+      return core.global_sum({"count": rows_here.sum(0), "total": rows_here.astype(jnp.float32).sum(0)})
+
+  numbers = jnp.arange(24).reshape(8, 3)
+  cut = jax.pmap(on_device, "data")(numbers[:, None])
+  for device in range(8):
+    chex.assert_trees_all_equal(jax.tree.map(lambda leaf, d=device: leaf[d], cut), core.global_sum(whole_sums(numbers)))
+
+
+def whole_sums(numbers):
+  return {"count": numbers.sum(0), "total": numbers.astype(jnp.float32).sum(0)}

@@ -120,6 +120,36 @@ def evaluate(options, rest) -> int:
   return 0
 
 
+def picture(options, rest) -> int:
+  """What an experiment shows besides samples."""
+  del rest
+  run = opened.open_run(options.run)
+  if not hasattr(run.module, "pictures"):
+    raise UserError(f"{run.name} has no pictures besides its samples; gm-jax sample {options.run} draws those")
+
+  from gm_jax import parallel
+  from gm_jax.cli import training
+
+  _, state = opened.restore(run, run.module.model(run.config), parallel.single())
+  for path in training.draw_pictures(run.module, run.config, state, options.run):
+    print(path)
+  return 0
+
+
+def parameters(options, rest) -> int:
+  """The curse of dimensionality as a table."""
+  del rest
+  for name in ("height", "width", "channels"):
+    _check_range(f"--{name}", getattr(options, name), 1, 10_000)
+  _check_range("--levels", options.levels, 2, 65_536)
+
+  from gm_jax.tasks import parameters as counted
+
+  rows = counted.table((options.height, options.width, options.channels), options.levels)
+  print(counted.as_json(rows) if options.json else counted.as_text(rows))
+  return 0
+
+
 def verify(options, rest) -> int:
   """Every file of every checkpoint, and whether it is what was written."""
   del rest
@@ -161,6 +191,8 @@ COMMANDS = {
   "train": train,
   "sample": sample,
   "evaluate": evaluate,
+  "picture": picture,
+  "parameters": parameters,
   "verify": verify,
   "doctor": doctor,
 }

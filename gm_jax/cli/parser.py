@@ -52,6 +52,16 @@ def parser() -> Parser:
   evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="of whatever the measure draws (default: %(default)s)")
   evaluate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
+  picture = add("picture", "draw what the experiment shows besides samples: densities, directions, curves, where it has any")
+  picture.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+
+  parameters = add("parameters", "how many numbers a table of all images takes, and how few each independence leaves")
+  parameters.add_argument("--height", type=int, default=28, metavar="H", help="(default: %(default)s)")
+  parameters.add_argument("--width", type=int, default=28, metavar="W", help="(default: %(default)s)")
+  parameters.add_argument("--channels", type=int, default=1, metavar="C", help="(default: %(default)s)")
+  parameters.add_argument("--levels", type=int, default=2, metavar="L", help="of each pixel and channel (default: %(default)s)")
+  parameters.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
   verify = add("verify", "check every file of a run's checkpoints against its SHA-256")
   verify.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
 

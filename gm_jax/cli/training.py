@@ -39,7 +39,7 @@ def train_experiment(name: str, module: ModuleType, config: base.Run, directory:
   verb = f"{directory} has taken {done} steps; resuming" if done else "training"
   where = f"{strategy.num_devices} {jax.default_backend()} device(s), in {directory}"
   say(f"{verb} {name} to step {config.steps}, {config.batch_size} examples a step on {where}")
-  train(
+  state = train(
     model,
     batches,
     seed=config.seed,
@@ -51,7 +51,29 @@ def train_experiment(name: str, module: ModuleType, config: base.Run, directory:
     save_every=config.save_every,
   )
   say(f"samples: {runs.samples(directory) / f'{config.steps:08d}.png'}")
+  _show(module, config, state, directory)
   say(f"next: gm-jax evaluate {directory}")
+
+
+def draw_pictures(module: ModuleType, config: base.Run, state, directory: pathlib.Path) -> list[pathlib.Path]:
+  """What the experiment shows besides samples, RUN/pictures/NAME.png; UserError where a package for drawing is missing."""
+  paths = []
+  for name, picture in module.pictures(config, state).items():
+    paths.append(runs.pictures(directory) / f"{name}.png")
+    runs.write_atomically(paths[-1], hooks.encode(picture))
+  return paths
+
+
+def _show(module, config, state, directory) -> None:
+  """Pictures at the end of training; the run is whole without them."""
+  if not hasattr(module, "pictures"):
+    return
+  if jax.process_count() > 1:  # no process holds the whole state
+    return say(f"pictures: gm-jax picture {directory}")
+  try:
+    say(f"pictures: {', '.join(map(str, draw_pictures(module, config, state, directory)))}")
+  except UserError as error:
+    say(f"pictures: none yet ({error}); then gm-jax picture {directory}")
 
 
 class _Describe(hooks.Hook):

@@ -10,6 +10,7 @@ the step, which is why a run resumes exactly and no loader is ever saved; `epoch
   picture_folder  a folder of pictures, one class per sub-folder
   from_arrays     your own
   binarized       static, dynamic or none
+  stratified      batches in which the classes come in turn
 
 What does not fit into memory stays on disk (`Large`) behind the same calls.
 """
@@ -21,6 +22,7 @@ from gm_jax.data.dataset import Dataset, from_arrays
 from gm_jax.data.digits import digits
 from gm_jax.data.folder import picture_folder
 from gm_jax.data.large import Large
+from gm_jax.data.stratified import Stratified, stratified
 from gm_jax.data.tfds import tfds_images, tfds_splits
 from gm_jax.data.toys import TOYS, Toy
 
@@ -30,6 +32,7 @@ __all__ = [
   "Batches",
   "Dataset",
   "Large",
+  "Stratified",
   "Toy",
   "batches",
   "binarized",
@@ -40,6 +43,7 @@ __all__ = [
   "no_binarization",
   "picture_folder",
   "static_binarization",
+  "stratified",
   "tfds_images",
   "tfds_splits",
   "toys",

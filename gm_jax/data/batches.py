@@ -50,7 +50,9 @@ class Batches(NamedTuple):
   def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
     """Rows `start` to `stop` - 1 of batch `step`."""
     first = step * self.batch_size
-    batch = self.dataset.gather(_examples(self.seed, len(self.dataset), first + start, first + stop))
+    num = len(self.dataset)
+    order = lambda epoch: _order(self.seed, epoch, num)
+    batch = self.dataset.gather(in_turn(order, num, first + start, first + stop))
     return self.dataset.transform(batch, rows_of(self.seed, noise.TRAIN, step, start, stop - start))
 
 
@@ -75,11 +77,14 @@ def rows_of(seed: int, purpose: int, index: int, first: int, num: int):
 _order = functools.lru_cache(maxsize=4)(noise.permutation)  # train and test, this epoch and the next
 
 
-def _examples(seed: int, num: int, first: int, stop: int) -> np.ndarray:
-  """Which examples stand at positions `first` to `stop` - 1 of the endless sequence of epochs, int64 [stop - first]."""
+def in_turn(order, num: int, first: int, stop: int) -> np.ndarray:
+  """Which of `num` examples stand at positions `first` to `stop` - 1 of the endless sequence of epochs, int64 [stop - first].
+
+  `order(epoch)` is that epoch's permutation.
+  """
   pieces = []
   while first < stop:
     number, offset = divmod(first, num)
-    pieces.append(_order(seed, number, num)[offset : offset + stop - first])
+    pieces.append(order(number)[offset : offset + stop - first])
     first += len(pieces[-1])
-  return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+  return pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros(0, np.int64), *pieces])

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-SHUFFLE, TRAIN, EVALUATE, FREEZE, POINTS = range(5)  # purposes
+SHUFFLE, TRAIN, EVALUATE, FREEZE, POINTS, SHUFFLE_CLASS = range(6)  # purposes
 
 _HALVES = 16  # Philox makes 256 bits per block: sixteen numbers of 16 bits
 
@@ -18,10 +18,10 @@ def bits(seed: int, purpose: int, index: int, block: int = 0) -> np.random.Philo
   return np.random.Philox(counter=[block, index, purpose, 0], key=[seed, 0])
 
 
-def permutation(seed: int, epoch: int, num: int) -> np.ndarray:
+def permutation(seed: int, epoch: int, num: int, purpose: int = SHUFFLE) -> np.ndarray:
   """The order in which epoch `epoch` visits `num` examples, int64 [num]."""
   # Sorted raw words and not `Generator.permutation`, whose stream numpy may change between versions.
-  return np.argsort(bits(seed, SHUFFLE, epoch).random_raw(num), kind="stable")
+  return np.argsort(bits(seed, purpose, epoch).random_raw(num), kind="stable")
 
 
 def uniform16(seed: int, purpose: int, index: int, first: int, num: int, shape) -> np.ndarray:

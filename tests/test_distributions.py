@@ -148,3 +148,178 @@ def test_discretized_normal_has_finite_slopes_everywhere(scale):
       near = np.abs(z) < 5
       np.testing.assert_allclose(by_mean[1:-1][near], (z / scale)[near], atol=2e-2 / scale)
       np.testing.assert_allclose(by_log_var[1:-1][near], ((z**2 - 1) / 2)[near], atol=5e-2)
+
+
+# Gaussians with correlations, in float64 by scipy.
+
+FACTOR, OTHER_FACTOR = RNG.normal(size=(5, 2)).astype(np.float32), RNG.normal(size=(5, 3)).astype(np.float32)
+VECTOR, OTHER_VECTOR, NOISE, OTHER_NOISE = RNG.normal(size=(4, 5)).astype(np.float32)
+TRIL, OTHER_TRIL = (np.tril(RNG.normal(size=(5, 5)), -1) + np.diag(RNG.uniform(0.3, 2, 5)) for _ in range(2))
+POINTS = RNG.normal(size=(7, 5)).astype(np.float32) * 2
+NOISES = pytest.mark.parametrize("noise", [NOISE, np.float32(-3.0), -8.0], ids=["diagonal", "isotropic", "number"])
+
+
+def covariance(factor, log_var):
+  return factor.astype(np.float64) @ factor.T + np.diag(np.exp(np.broadcast_to(log_var, 5).astype(np.float64)))
+
+
+def kl_of_covariances(mean, cov, other_mean, other_cov):
+  """The textbook's formula, float64."""
+  inverse, shift = np.linalg.inv(other_cov), np.float64(mean) - other_mean
+  log_det = np.linalg.slogdet(other_cov)[1] - np.linalg.slogdet(cov)[1]
+  return 0.5 * (np.trace(inverse @ cov) - len(mean) + log_det + shift @ inverse @ shift)
+
+
+def test_full_normal_is_scipys():
+  law = stats.multivariate_normal(VECTOR, TRIL @ TRIL.T)
+  np.testing.assert_allclose(dist.full_normal_log_prob(POINTS, VECTOR, jnp.float32(TRIL)), law.logpdf(POINTS), rtol=1e-5)
+  np.testing.assert_allclose(dist.full_normal_entropy(jnp.float32(TRIL)), law.entropy(), rtol=1e-6)
+  signs = np.float32([1, -1, -1, 1, -1])  # the same covariance
+  np.testing.assert_allclose(dist.full_normal_log_prob(POINTS, VECTOR, TRIL * signs), law.logpdf(POINTS), rtol=1e-5)
+
+
+@NOISES
+def test_low_rank_normal_is_scipys(noise):
+  law = stats.multivariate_normal(VECTOR, covariance(FACTOR, noise))
+  np.testing.assert_allclose(dist.low_rank_normal_log_prob(POINTS, VECTOR, FACTOR, noise), law.logpdf(POINTS), rtol=1e-5)
+  np.testing.assert_allclose(dist.low_rank_normal_entropy(FACTOR, noise), law.entropy(), rtol=1e-5, atol=1e-5)
+
+
+def test_low_rank_normal_keeps_its_digits_at_small_noise():
+  """Points in the plane of the factor, noise e^-12: Woodbury's difference of squares would be off by whole nats."""
+  latent = RNG.normal(size=(50, 2))
+  x = np.float32(10 * latent @ FACTOR.T + np.exp(-6) * RNG.normal(size=(50, 5)))
+  exact = stats.multivariate_normal(np.zeros(5), covariance(FACTOR, -12.0)).logpdf(x)
+  got = dist.low_rank_normal_log_prob(x, jnp.zeros(5), FACTOR, -12.0)
+  # float32 already places x itself only to 1e-7 of its size, that is to 3e-4 of the noise.
+  np.testing.assert_allclose(got, exact, rtol=1e-3, atol=2e-2)
+
+
+def test_kl_of_full_normals_is_the_textbooks():
+  got = dist.kl_full_normal(VECTOR, jnp.float32(TRIL), OTHER_VECTOR, jnp.float32(OTHER_TRIL))
+  np.testing.assert_allclose(got, kl_of_covariances(VECTOR, TRIL @ TRIL.T, OTHER_VECTOR, OTHER_TRIL @ OTHER_TRIL.T), rtol=1e-4)
+  assert dist.kl_full_normal(VECTOR, jnp.float32(TRIL), VECTOR, jnp.float32(TRIL)) == pytest.approx(0, abs=1e-9)
+  diagonals = jnp.diag(jnp.exp(NOISE / 2)), jnp.diag(jnp.exp(OTHER_NOISE / 2))
+  diagonal = dist.kl_normal(*(value[None] for value in (VECTOR, NOISE, OTHER_VECTOR, OTHER_NOISE)))
+  np.testing.assert_allclose(dist.kl_full_normal(VECTOR, diagonals[0], OTHER_VECTOR, diagonals[1]), diagonal[0], rtol=1e-5)
+
+
+@NOISES
+def test_kl_of_low_rank_normals_is_the_textbooks(noise):
+  got = dist.kl_low_rank_normal(VECTOR, FACTOR, OTHER_NOISE, OTHER_VECTOR, OTHER_FACTOR, noise)
+  exact = kl_of_covariances(VECTOR, covariance(FACTOR, OTHER_NOISE), OTHER_VECTOR, covariance(OTHER_FACTOR, noise))
+  np.testing.assert_allclose(got, exact, rtol=1e-3)
+  same = dist.kl_low_rank_normal(VECTOR, FACTOR, noise, VECTOR, FACTOR, noise)
+  assert same == pytest.approx(0, abs=2e-3 if np.ndim(noise) == 0 else 1e-5)
+
+
+def test_entropies_and_kls_of_discrete_laws_are_scipys():
+  weights, others = (np.float64(np.exp(value)) for value in (MEAN, OTHER_MEAN))  # [6, 2, 3]: two categoricals of three levels
+  entropy, kl = stats.entropy(weights, axis=-1).sum(1), stats.entropy(weights, others, axis=-1).sum(1)
+  np.testing.assert_allclose(dist.categorical_entropy(MEAN), entropy, rtol=1e-5)
+  np.testing.assert_allclose(dist.kl_categorical(MEAN, OTHER_MEAN), kl, rtol=1e-4, atol=1e-6)
+  pair = lambda logits: np.stack([np.exp(np.float64(logits)), np.ones(logits.shape)], -1)
+  expected = of_example(stats.entropy(pair(MEAN), pair(OTHER_MEAN), axis=-1))
+  np.testing.assert_allclose(dist.kl_bernoulli(MEAN, OTHER_MEAN), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_level_that_never_occurs_costs_nothing():
+  logits = jnp.array([[0.0, 1.0, -jnp.inf, -300.0]])
+  for function, expected in [
+    (dist.categorical_entropy, stats.entropy([1, np.e])),
+    (lambda logits: dist.kl_categorical(logits, jnp.zeros((1, 4))), stats.entropy([1, np.e, 0, 0], [1, 1, 1, 1])),
+  ]:
+    np.testing.assert_allclose(function(logits), [expected], rtol=1e-6)
+    slope = jax.grad(lambda logits, function=function: function(logits)[0])(logits)
+    assert np.all(np.isfinite(slope))
+  assert dist.kl_categorical(jnp.zeros((1, 4)), logits)[0] == np.inf
+  np.testing.assert_allclose(
+    dist.kl_categorical(logits, jnp.array([[0.0, 1.0, 0.0, -jnp.inf]])), [np.log1p(1 / (1 + np.e))], rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize("logit", [-80.0, -20.0, 0.0, 20.0, 80.0])
+def test_kl_of_bernoullis_at_any_logit(logit):
+  """Two nearly certain coins a little apart: e^-20 or so, not the rounding of 20."""
+  for other in (logit + 0.5, logit - 3.0, -logit):
+    sign = 1 if logit >= 0 else -1
+    log_p, log_not_p = -np.logaddexp(0, sign * logit), -np.logaddexp(0, -sign * logit)  # of the outcome that is rarer under p
+    log_q, log_not_q = -np.logaddexp(0, sign * other), -np.logaddexp(0, -sign * other)
+    exact = np.exp(log_p) * (log_p - log_q) + np.exp(log_not_p) * (log_not_p - log_not_q)
+    got = dist.kl_bernoulli(jnp.full((1, 1), logit), jnp.full((1, 1), other))[0]
+    assert float(got) == pytest.approx(exact, rel=1e-4, abs=1e-7 if logit == 0 else 0), (logit, other)
+
+
+def test_logistic_is_scipys():
+  scale = np.exp(np.float64(LOG_VAR))
+  np.testing.assert_allclose(
+    dist.logistic_log_prob(X, MEAN, LOG_VAR), of_example(stats.logistic.logpdf(X, MEAN, scale)), rtol=1e-5
+  )
+  np.testing.assert_allclose(dist.logistic_entropy(LOG_VAR), of_example(stats.logistic.entropy(MEAN, scale)), rtol=1e-5)
+  np.testing.assert_allclose(dist.normal_entropy(LOG_VAR), of_example(stats.norm.entropy(0, np.sqrt(scale))), rtol=1e-5)
+  far = dist.logistic_log_prob(jnp.array([[1e4], [-1e4]]), jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+  np.testing.assert_allclose(far, [-1e4, -1e4])
+
+
+def logistic_masses(mean, log_scale):
+  """Log masses of all 256 levels, [256]."""
+  parameters = (jnp.full((256, 1), value, jnp.float32) for value in (mean, log_scale))
+  return dist.discretized_logistic_log_prob(jnp.asarray(LEVELS)[:, None], *parameters)
+
+
+LOG_SCALES = pytest.mark.parametrize("log_scale", range(-7, 3))
+
+
+@LOG_SCALES
+def test_discretized_logistic_sums_to_one(log_scale):
+  totals = [float(jnp.exp(jax.nn.logsumexp(logistic_masses(mean, log_scale)))) for mean in MEANS]
+  np.testing.assert_allclose(totals, 1, atol=5e-5)
+
+
+@LOG_SCALES
+def test_discretized_logistic_is_a_difference_of_scipys_cumulatives(log_scale):
+  """In float64, in whichever tail keeps the digits; the outermost bins take the tails."""
+  edges, scale = (np.arange(257) - 128) / 127.5, np.exp(np.float64(log_scale))
+  edges[[0, -1]] = -np.inf, np.inf
+  for mean in MEANS:
+    below, above = stats.logistic.logcdf(edges, mean, scale), stats.logistic.logsf(edges, mean, scale)
+    left = below[1:] + np.log(-np.expm1(np.minimum(below[:-1] - below[1:], -1e-300)))
+    right = above[:-1] + np.log(-np.expm1(np.minimum(above[1:] - above[:-1], -1e-300)))
+    expected = np.where(edges[1:] < mean, left, right)
+    # float32 places the mean only to 1e-7, that is to 1e-4 of the smallest scale.
+    np.testing.assert_allclose(logistic_masses(mean, log_scale), expected, rtol=1e-6, atol=3e-7 / scale + 1e-5)
+
+
+@LOG_SCALES
+def test_discretized_logistic_has_the_right_slopes_everywhere(log_scale):
+  """Against the float64 derivative of the mass; at the outermost levels too, and where float32 would see no mass at all."""
+  one = lambda mean, log_scale, x: dist.discretized_logistic_log_prob(*(value.reshape(1, 1) for value in (x, mean, log_scale)))[
+    0
+  ]
+  slopes = jax.jit(jax.vmap(jax.grad(one, (0, 1)), (None, None, 0)))
+  scale = np.exp(np.float64(log_scale))
+  edges = (np.arange(257) - 128) / 127.5
+  for mean in MEANS:
+    by_mean, by_log_scale = slopes(jnp.float32(mean), jnp.float32(log_scale), jnp.asarray(LEVELS))
+    # log(sigmoid(a) - sigmoid(b)) moves by 1 - sigmoid(a) - sigmoid(b) if a and b do together.
+    cumulative = stats.logistic.cdf(np.concatenate([[-np.inf], edges[1:-1], [np.inf]]), mean, scale)
+    np.testing.assert_allclose(by_mean, -(1 - cumulative[1:] - cumulative[:-1]) / scale, atol=1e-3 / scale)
+    assert np.all(np.isfinite(by_log_scale))
+    shift = 1e-3
+    numeric = (np.float64(logistic_masses(mean, log_scale + shift)) - logistic_masses(mean, log_scale - shift)) / (2 * shift)
+    if log_scale >= -3:
+      np.testing.assert_allclose(by_log_scale, numeric, rtol=2e-3, atol=2e-2)
+
+
+def test_mixture_is_a_weighted_sum():
+  """Scipy's densities of three normals; a component without weight, and densities that underflow."""
+  weights = np.array([0.2, 0.8, 0.0])
+  means, x = np.array([-1.0, 0.5, 3.0]), np.linspace(-3, 3, 11)
+  parts = stats.norm.logpdf(x[:, None], means)
+  got = dist.mixture_log_prob(jnp.log(weights), jnp.float32(parts))
+  np.testing.assert_allclose(got, np.log(np.exp(parts) @ weights), rtol=1e-5)
+  per_row = np.tile(weights, (11, 1))
+  np.testing.assert_allclose(dist.mixture_log_prob(jnp.log(per_row), jnp.float32(parts)), got, rtol=1e-6)
+  np.testing.assert_allclose(dist.mixture_log_prob(jnp.log(weights), jnp.float32(parts) - 1e4), got - 1e4, rtol=1e-6)
+  slope = jax.grad(lambda parts: dist.mixture_log_prob(jnp.log(weights), parts).sum())(jnp.float32(parts))
+  np.testing.assert_allclose(slope.sum(1), 1, rtol=1e-5)

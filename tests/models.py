@@ -13,6 +13,7 @@ from gm_jax.networks import dcgan
 from gm_jax.networks.flat import FlatDecoder, FlatEncoder
 from gm_jax.networks.unet import UNet
 from gm_jax.score import ddpm
+from gm_jax.tasks import classification
 from gm_jax.tractable import mixture
 
 BATCH_SIZE = 16
@@ -41,6 +42,14 @@ def grey(step: int):
   return {**batch, "image": np.clip(batch["image"] * 0.7 + noise, 0, 255).astype(np.uint8)}
 
 
+def interleaved(step: int):
+  """Grey squares of two classes in turn, the second inverted."""
+  batch = grey(step)
+  image = batch["image"].copy()
+  image[1::2] = 255 - image[1::2]
+  return {"image": image, "label": np.arange(BATCH_SIZE, dtype=np.int32) % 2}
+
+
 def make_vae(likelihood):
   module = vae.VAE(FlatEncoder((32,)), FlatDecoder((32,), (8, 8, likelihood.channels)), likelihood, num_latents=4)
   return vae.vae(module, optax.adam(3e-3))
@@ -62,6 +71,11 @@ def make_mixture(kind):
   return mixture.mixture(kind(pixels=images.DEQUANTIZED), 2, share=0.05, step_size=mixture.decreasing())
 
 
+def make_class_conditional():
+  one = mixture.mixture(mixture.full_gaussian(pixels=images.DEQUANTIZED), 1, share=0.5, step_size=mixture.decreasing())
+  return classification.class_conditional(one, 2)
+
+
 MEMBERS = {
   "vae-bernoulli": Member(lambda: make_vae(vae.bernoulli()), "nll_bound", binary),
   "vae-gaussian": Member(lambda: make_vae(vae.gaussian()), "nll_bound", grey),
@@ -70,4 +84,5 @@ MEMBERS = {
   "ddpm": Member(make_ddpm, "denoising", grey),
   "mixture-bernoulli": Member(lambda: mixture.mixture(mixture.bernoulli(), 3, share=0.01), "nll", binary, 5),
   "mixture-gaussian": Member(lambda: make_mixture(mixture.full_gaussian), "nll", grey, 5),
+  "class-conditional": Member(make_class_conditional, "nll", interleaved, 5),
 }

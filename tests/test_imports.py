@@ -19,6 +19,7 @@ MAY_IMPORT = {
   "random": {"rows"},
   "images": {"random"},
   "distributions": set(),
+  "information": set(),
   "core": {"rows"},
   "networks": {"errors", "random", "rows"},
   **{family: ARITHMETIC for family in FAMILIES},

@@ -62,18 +62,22 @@ def describe(name: str, config, batch: dict, train) -> dict:
 
 def restore(run: Run, model, strategy) -> tuple[int, Any]:
   """(step, state) of the newest whole checkpoint; if a newer one is damaged, a line on standard error says so."""
-  import jax
-
   from gm_jax import checkpoint
   from gm_jax.cli import cache
 
   cache.switch_on()
+  example = strategy.abstract_state(model.init, batch_like(run))
+  return checkpoint.restore(runs.checkpoints(run.path), example, notify=lambda line: print(f"gm-jax: {line}", file=sys.stderr))
+
+
+def batch_like(run: Run) -> dict:
+  """A training batch, but for its values: {name: ShapeDtypeStruct}."""
+  import jax
+
   try:
-    batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in run.shapes.items()}
+    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in run.shapes.items()}
   except (TypeError, ValueError):
     raise UserError(f"{runs.config_file(run.path)} holds {run.shapes!r} as shapes; each entry is [shape, dtype]") from None
-  example = strategy.abstract_state(model.init, batch)
-  return checkpoint.restore(runs.checkpoints(run.path), example, notify=lambda line: print(f"gm-jax: {line}", file=sys.stderr))
 
 
 def uses_labels(run: Run, model, state) -> bool:
@@ -84,3 +88,26 @@ def uses_labels(run: Run, model, state) -> bool:
   draw = lambda condition: model.sample(jax.random.key(0), state, 1, condition)
   traced = jax.make_jaxpr(draw)(np.zeros(1, np.int32)).jaxpr
   return any(variable is traced.invars[0] for equation in traced.eqns for variable in equation.invars)
+
+
+def reports(run: Run, model, state) -> list[str]:
+  """The names under which the model's `evaluate` reports."""
+  import jax
+
+  return [*jax.eval_shape(model.evaluate, jax.random.key(0), state, batch_like(run))]
+
+
+def scores_labels(run: Run, model, state, name: str) -> bool:
+  """Whether what the model's `evaluate` reports under `name` depends on the labels of the batch."""
+  import jax
+
+  batch = batch_like(run)
+  if "label" not in batch:
+    return False
+  score = lambda label, rest: model.evaluate(jax.random.key(0), state, {**rest, "label": label})[name]
+  traced = jax.make_jaxpr(score)(batch.pop("label"), batch).jaxpr
+  reached = {id(traced.invars[0])}
+  for equation in traced.eqns:
+    if reached & {*map(id, equation.invars)}:
+      reached |= {*map(id, equation.outvars)}
+  return id(traced.outvars[0]) in reached

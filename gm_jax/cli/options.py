@@ -31,6 +31,11 @@ def alternatives(word: str, known) -> str:
   return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
 
 
+def check_range(name: str, value: int, least: int, most: int) -> None:
+  if not least <= value <= most:
+    raise UserError(f"{name} is {value}; take a number from {least} to {most}")
+
+
 def parse(config_class: type, arguments: list[str], prog: str, default=None):
   """A `config_class` from options, by tyro; fields that are not named there are `default`'s.
 

@@ -1,6 +1,6 @@
 """Is this image like the data at all?  Scores from log p(x), higher for outliers, and how well they tell the two apart.
 
-  nll          -log p(x): outliers are improbable.  Simple images of another kind can be more probable than the data themselves
+  score        -log p(x): outliers are improbable.  Simple images of another kind can be more probable than the data themselves
                (Nalisnick et al. 2019, https://arxiv.org/abs/1810.09136), so one score is not enough.
   typicality   |-log p(x) - its mean over the training data|: outliers are atypical, too probable included; a group of images
                is judged more surely than one (Nalisnick et al. 2019, https://arxiv.org/abs/1906.02994).
@@ -29,7 +29,7 @@ def auroc(inliers, outliers) -> float:
 
 def auroc_stderr(area: float, num_inliers: int, num_outliers: int) -> float:
   """The standard error of an area, exact for exponential laws (Hanley & McNeil 1982, equations 1 and 2)."""
-  two_outliers, two_inliers = area / (2 - area), 2 * area**2 / (1 + area)  # P(both beat one inlier), P(both lose to one outlier)
+  two_outliers, two_inliers = area / (2 - area), 2 * area**2 / (1 + area)  # P(both beat an inlier), P(both lose to an outlier)
   variance = area * (1 - area) + (num_outliers - 1) * (two_outliers - area**2) + (num_inliers - 1) * (two_inliers - area**2)
   return math.sqrt(max(variance, 0.0) / (num_inliers * num_outliers))
 
@@ -59,14 +59,14 @@ def scores(nll, typical: float, background=None, group: int = 10) -> dict[str, n
   """Every score of N images, higher for outliers: {name: [N], or [N // group] for the groups}.
 
   Args:
-    nll: [N], nats; for models without a likelihood, any score that is high for outliers.
+    nll: -log p(x) [N], nats; from models without a likelihood, any number that is higher for outliers.
     typical: the mean of `nll` over the training data.
     background: -log p0(x) [N] in nats, or None for no ratio.
     group: how many images are judged together.
   """
   nll = np.asarray(nll, np.float64)
   found = {
-    "nll": nll,
+    "score": nll,
     "typicality": typicality(nll, typical),
     f"typicality of {group}": typicality(group_means(nll, group), typical),
   }

@@ -62,7 +62,7 @@ def test_typicality_finds_what_is_too_probable():
   centre = np.zeros((500, 100))
   typical = nll(train).mean()
   found, usual = outliers.scores(nll(centre), typical), outliers.scores(nll(test), typical)
-  assert outliers.auroc(usual["nll"], found["nll"]) == 0
+  assert outliers.auroc(usual["score"], found["score"]) == 0
   assert outliers.auroc(usual["typicality"], found["typicality"]) == 1
   own = outliers.scores(nll(train[:1000]), typical)["typicality"]
   assert abs(outliers.auroc(own, usual["typicality"]) - 0.5) < 4.5 * outliers.auroc_stderr(0.5, 1000, 2000)
@@ -89,7 +89,7 @@ def test_the_right_background_cancels_what_both_models_know():
   whole = [nll(x, np.ones(2)) + nll(noise, 1.0) for x, noise in zip((usual, others), clutter)]
   background = [nll(x, 3 * np.ones(2)) + nll(noise, 1.0) for x, noise in zip((usual, others), clutter)]
   plain, ratio = (
-    outliers.auroc(*[outliers.scores(w, 0.0, b)[name] for w, b in zip(whole, background)]) for name in ("nll", "ratio")
+    outliers.auroc(*[outliers.scores(w, 0.0, b)[name] for w, b in zip(whole, background)]) for name in ("score", "ratio")
   )
   assert abs(plain - 0.5) < 0.05
   assert ratio == pytest.approx(outliers.auroc(nll(usual, np.ones(2)), nll(others, np.ones(2))), abs=1e-6)

@@ -1,4 +1,4 @@
-"""The command line: `gm-jax demo`, `list`, `train`, `sample`, `evaluate`, `verify`, `doctor`.
+"""The command line: `gm-jax demo`, `list`, `train`, `sample`, `evaluate`, `classify`, `outliers` and more (`gm-jax --help`).
 
 Nothing heavy is imported before the arguments are known to make sense: `--help` and `list` answer without JAX.  Exit codes:
 0 done; 1 a failure that is ours; 2 bad input, told in one line; 130 and 143 stopped by a signal, after saving.

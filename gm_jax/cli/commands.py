@@ -10,8 +10,10 @@ import pathlib
 
 import experiments
 from gm_jax import runs
-from gm_jax.cli import opened
-from gm_jax.cli.options import alternatives, parse
+from gm_jax.cli import opened, tables
+from gm_jax.cli.classify import classify
+from gm_jax.cli.options import alternatives, check_range, parse
+from gm_jax.cli.outliers import outliers
 from gm_jax.errors import UserError
 
 FAMILIES = ("tractable", "approximate", "implicit", "score", "reconstruction")
@@ -63,8 +65,8 @@ def demo(options, rest) -> int:
 def sample(options, rest) -> int:
   """Images of a run, as a picture or an array."""
   del rest
-  _check_range("--num", options.num, 1, 2**31 - 1)
-  _check_range("--seed", options.seed, 0, 2**32 - 1)
+  check_range("--num", options.num, 1, 2**31 - 1)
+  check_range("--seed", options.seed, 0, 2**32 - 1)
   run = opened.open_run(options.run)
   out = options.out or runs.samples(options.run) / f"seed-{options.seed}.png"
   if out.suffix not in (".png", ".npy"):
@@ -74,7 +76,7 @@ def sample(options, rest) -> int:
   if options.label is not None:
     if not run.num_labels:
       raise UserError(f"--label {options.label}: the data of {options.run} have no labels")
-    _check_range("--label", options.label, 0, run.num_labels - 1)
+    check_range("--label", options.label, 0, run.num_labels - 1)
 
   from gm_jax import hooks, parallel, sampling
 
@@ -92,7 +94,7 @@ def sample(options, rest) -> int:
 def evaluate(options, rest) -> int:
   """A run's scores on a whole split."""
   del rest
-  _check_range("--seed", options.seed, 0, 2**32 - 1)
+  check_range("--seed", options.seed, 0, 2**32 - 1)
   run = opened.open_run(options.run)
 
   from gm_jax import evaluation, parallel
@@ -116,7 +118,7 @@ def evaluate(options, rest) -> int:
   )
   text = json.dumps(report, allow_nan=False)
   runs.write_atomically(runs.report_file(options.run), f"{text}\n".encode())
-  print(text if options.json else _table(report))
+  print(text if options.json else tables.metrics(report))
   return 0
 
 
@@ -140,13 +142,21 @@ def parameters(options, rest) -> int:
   """The curse of dimensionality as a table."""
   del rest
   for name in ("height", "width", "channels"):
-    _check_range(f"--{name}", getattr(options, name), 1, 10_000)
-  _check_range("--levels", options.levels, 2, 65_536)
+    check_range(f"--{name}", getattr(options, name), 1, 1_000_000)
+  check_range("--levels", options.levels, 2, 65_536)
 
   from gm_jax.tasks import parameters as counted
 
-  rows = counted.table((options.height, options.width, options.channels), options.levels)
-  print(counted.as_json(rows) if options.json else counted.as_text(rows))
+  shape = options.height, options.width, options.channels
+  rows = counted.table(shape, options.levels)
+  texts = {model: counted.written(model, count, shape, options.levels) for model, count in rows.items()}
+  if options.json:
+    print(json.dumps({model: count if count < 2**53 else texts[model] for model, count in rows.items()}))
+    return 0
+  print(f"free parameters of distributions over images {' x '.join(map(str, shape))} with {options.levels} levels")
+  width, digits = (max(map(len, column)) for column in (texts, texts.values()))
+  for model, text in texts.items():
+    print(f"  {model:<{width}}  {text:>{digits}}")
   return 0
 
 
@@ -191,16 +201,13 @@ COMMANDS = {
   "train": train,
   "sample": sample,
   "evaluate": evaluate,
+  "classify": classify,
+  "outliers": outliers,
   "picture": picture,
   "parameters": parameters,
   "verify": verify,
   "doctor": doctor,
 }
-
-
-def _check_range(name: str, value: int, least: int, most: int) -> None:
-  if not least <= value <= most:
-    raise UserError(f"{name} is {value}; take a number from {least} to {most}")
 
 
 def _npy(images) -> bytes:
@@ -209,13 +216,3 @@ def _npy(images) -> bytes:
   file = io.BytesIO()
   np.save(file, images, allow_pickle=False)
   return file.getvalue()
-
-
-def _table(report: dict) -> str:
-  lines = []
-  for name, score in report["metrics"].items():
-    spread = "" if score["stderr"] is None else f" +- {score['stderr']:.4g}"
-    unit = "" if score["unit"] == "1" else f" {score['unit']}"
-    lines.append(f"{name:<24} {score['mean']:.6g}{spread}{unit}  ({score['count']} examples)")
-  protocol = ", ".join(f"{name} {value}" for name, value in report["protocol"].items() if name != "config")
-  return "\n".join([*lines, f"protocol: {protocol}"])

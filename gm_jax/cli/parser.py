@@ -62,6 +62,25 @@ def parser() -> Parser:
   parameters.add_argument("--levels", type=int, default=2, metavar="L", help="of each pixel and channel (default: %(default)s)")
   parameters.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
+  classify = add("classify", "classify by Bayes' rule with a conditional run: accuracy, log-loss, calibration, confusion")
+  classify.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  classify.add_argument("--split", default="test", help="(default: %(default)s)")
+  priors = "every class alike, or as frequent as in training (default: %(default)s)"
+  classify.add_argument("--prior", choices=("uniform", "counts"), default="uniform", help=priors)
+  classify.add_argument("--seed", type=int, default=0, metavar="S", help="of whatever a density draws (default: %(default)s)")
+  classify.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+  outliers = add("outliers", "how well runs tell other kinds of image from their own data: a table of AUROCs by several scores")
+  outliers.add_argument("run", type=pathlib.Path, metavar="RUN", nargs="+", help="directories of runs whose data are images")
+  kinds = "shuffled, rotated, inverted, noise, constant, or a prepared TFDS set (default: all that need no data)"
+  outliers.add_argument("--against", metavar="KIND", nargs="+", help=kinds)
+  compared = "a run on the same data whose likelihood is divided by (default: the size of the compressed image)"
+  outliers.add_argument("--background", type=pathlib.Path, metavar="RUN", help=compared)
+  outliers.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  outliers.add_argument("--num", type=int, default=1000, metavar="N", help="images of each kind (default: %(default)s)")
+  outliers.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: %(default)s)")
+  outliers.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
   verify = add("verify", "check every file of a run's checkpoints against its SHA-256")
   verify.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
 

@@ -14,17 +14,37 @@ around its own mean, or pixels half of them on.  That is the mode under a Dirich
 examples and Bernoullis, share = 2 / N is Laplace's rule.  EM then climbs the penalised likelihood
 
     mean log p(x) + share * sum_k (log w_k + E[log p(made-up example | k)])
+
+Gradient ascent climbs the same hill to the same top (`mixture_by_gradient.py`).  `components.py` has the kinds of components.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gm_jax import distributions, images, random
+from gm_jax import random
 from gm_jax.core import GenerativeModel, global_mean
+from gm_jax.tractable.components import Component, bernoulli, diagonal_gaussian, each, full_gaussian, tied_gaussian
+
+__all__ = [
+  "Component",
+  "State",
+  "bernoulli",
+  "decreasing",
+  "diagonal_gaussian",
+  "draw",
+  "fit",
+  "full_gaussian",
+  "log_joint",
+  "log_prior",
+  "mixture",
+  "nll",
+  "responsibilities",
+  "tied_gaussian",
+  "whole_set",
+]
 
 
 class State(NamedTuple):
@@ -34,90 +54,6 @@ class State(NamedTuple):
   mean: jax.Array  # [K, H, W, C], of its examples
   spread: Any  # of its examples about their mean: (), [K, D] or [K, D, D]
   updates: jax.Array  # int32 []
-
-
-class Component(NamedTuple):
-  """One kind of component, all K at a time, on examples laid flat: D = H * W * C.
-
-  Attributes:
-    spread: `(weight [B, K], deviation [B, K, D]) -> [K, ...]`, the second moments to remember, averaged over B.
-    fit: `(share, mass [K], mean [K, D], spread) -> params`, the penalised maximum-likelihood fit.
-    log_prob: `(params, x [B, D]) -> [B, K]`.
-    sample: `(key, params, which [B]) -> x [B, D]`.
-    pixels: how x is read from images and written back.
-  """
-
-  spread: Callable
-  fit: Callable
-  log_prob: Callable
-  sample: Callable
-  pixels: images.Pixels
-
-
-def full_gaussian(variance: float = 1e-2, pixels: images.Pixels = images.POINTS) -> Component:
-  """Gaussians with full covariances.  `variance` is that of the made-up examples, in the units of x."""
-
-  def spread(weight, deviation):
-    return jnp.einsum("bk,bki,bkj->kij", weight, deviation, deviation) / len(weight)
-
-  def fit(share, mass, mean, covariance):
-    eye = jnp.eye(mean.shape[1], dtype=mean.dtype)
-    mass = mass[:, None, None]
-    # One component at a time: jaxlib's batched LAPACK waits on the very threads that it needs, for ever with 8 virtual devices.
-    scale = jax.lax.map(jnp.linalg.cholesky, (mass * covariance + share * variance * eye[None]) / (mass + share))
-    whiten = jax.lax.map(lambda one: jax.scipy.linalg.solve_triangular(one, eye, lower=True), scale)
-    return mean, scale, whiten  # scale is lower triangular, scale @ scale.T the covariance, and whiten the inverse of scale
-
-  def log_prob(params, x):
-    mean, scale, whiten = params
-    white = jnp.einsum("kij,bkj->bki", whiten, x[:, None] - mean[None])
-    log_det = jnp.log(jnp.diagonal(scale, axis1=1, axis2=2)).sum(1)
-    return -0.5 * (white**2 + math.log(2 * math.pi)).sum(2) - log_det[None]
-
-  def sample(key, params, which):
-    mean, scale, _ = params
-    return mean[which] + jnp.einsum("bij,bj->bi", scale[which], random.normal(key, len(which), mean.shape[1:], mean.dtype))
-
-  return Component(spread, fit, log_prob, sample, pixels)
-
-
-def diagonal_gaussian(variance: float = 1e-2, pixels: images.Pixels = images.POINTS) -> Component:
-  """Gaussians with independent dimensions.  `variance` is that of the made-up examples, in the units of x."""
-
-  def spread(weight, deviation):
-    return (weight[..., None] * deviation**2).mean(0)
-
-  def fit(share, mass, mean, variances):
-    mass = mass[:, None]
-    # Rounding can leave a variance of zero a little below it.
-    return mean, jnp.log((mass * jnp.maximum(variances, 0) + share * variance) / (mass + share))
-
-  def log_prob(params, x):
-    one = lambda mean, log_var: distributions.normal_log_prob(x, mean[None], log_var[None])
-    return jax.vmap(one, out_axes=1)(*params)
-
-  def sample(key, params, which):
-    mean, log_var = params
-    return mean[which] + jnp.exp(log_var[which] / 2) * random.normal(key, len(which), mean.shape[1:], mean.dtype)
-
-  return Component(spread, fit, log_prob, sample, pixels)
-
-
-def bernoulli(pixels: images.Pixels = images.BINARY) -> Component:
-  """Independent pixels, on or off."""
-
-  def fit(share, mass, mean, spread):
-    del spread
-    mass, mean = mass[:, None], jnp.clip(mean, 0, 1)  # rounding can leave it a little outside
-    return jnp.log(mass * mean + share / 2) - jnp.log(mass * (1 - mean) + share / 2)  # logits [K, D]
-
-  def log_prob(logits, x):
-    return x @ logits.T - jax.nn.softplus(logits).sum(1)[None]
-
-  def sample(key, logits, which):
-    return random.bernoulli(key, jax.nn.sigmoid(logits[which])).astype(logits.dtype)
-
-  return Component(lambda weight, deviation: (), fit, log_prob, sample, pixels)
 
 
 def whole_set(updates) -> float:
@@ -143,18 +79,35 @@ def log_joint(component: Component, params, x):
   return log_weights[None] + component.log_prob(parts, x)
 
 
+def nll(component: Component, params, x):
+  """-log p(image) in nats, [B]: params of `fit`, x [B, D] as `component.pixels` reads images."""
+  return x.shape[1] * component.pixels.log_levels - jax.nn.logsumexp(log_joint(component, params, x), axis=1)
+
+
+def log_prior(component: Component, params, share: float):
+  """What the made-up examples add to the mean log-likelihood: share * sum_k (log w_k + E[log p(made-up | k)]), []."""
+  log_weights, parts = params
+  return share * (log_weights + component.made_up(parts)).sum()
+
+
+def draw(component: Component, params, key, num: int, shape):
+  """Which component, then an example of it: params of `fit` -> images [num, *shape]."""
+  which_key, x_key = jax.random.split(key)
+  log_weights, parts = params
+  which = random.categorical(which_key, log_weights[None].repeat(num, 0))
+  return component.pixels.write(component.sample(x_key, parts, which).reshape(num, *shape))
+
+
 def responsibilities(component: Component, params, x):
   """p(k | x): params of `fit`, x [B, D] -> [B, K], rows sum to one."""
   return jax.nn.softmax(log_joint(component, params, x), axis=1)
 
 
-def mixture(
-  component: Component, num_components: int, share: float = 1e-3, step_size: Callable = whole_set
-) -> GenerativeModel:
+def mixture(component: Component, num_components: int, share: float = 1e-3, step_size: Callable = whole_set) -> GenerativeModel:
   """A mixture of `num_components`, fitted by EM.
 
   Args:
-    component: the kind: `full_gaussian()`, `diagonal_gaussian()`, `bernoulli()`.
+    component: the kind: `full_gaussian()`, `tied_gaussian()`, `diagonal_gaussian()`, `bernoulli()`.
     num_components: K.
     share: how much of the data set each component is given in made-up examples; above 0.
     step_size: `(updates so far, int32 []) -> step size in (0, 1]`; `whole_set` or `decreasing()`.
@@ -166,12 +119,10 @@ def mixture(
     pixel_key, centre_key = jax.random.split(key)
     shape = batch["image"].shape[1:]
     x = _flat(component.pixels.read(pixel_key, batch["image"]))
-    centres = _apart(centre_key, x, num_components)
-    deviation = x[:, None] - centres[None]  # [B, K, D]
-    nearest = jax.nn.one_hot((deviation**2).sum(2).argmin(1), num_components, dtype=x.dtype)
+    centres, nearest = _apart(centre_key, x, num_components)
     # All components start as wide as clusters are on average: one that starts narrow, on a lonely example, would stay there.
-    pool = lambda leaf: leaf.sum(0, keepdims=True).repeat(num_components, 0)
-    pooled = jax.tree.map(pool, component.spread(nearest, deviation))
+    average = component.spread(jnp.ones(len(x), x.dtype), x - centres[nearest])
+    pooled = jax.tree.map(lambda leaf: leaf[None].repeat(num_components, 0), average)
     mass = jnp.full(num_components, 1 / num_components, x.dtype)
     return State(mass, centres.reshape(num_components, *shape), pooled, jnp.zeros((), jnp.int32))
 
@@ -186,32 +137,26 @@ def mixture(
     responsibility = jnp.exp(joint - log_prob[:, None])
 
     # M-step.  Moments are taken about the old means: about the origin, float32 would lose small variances of far components.
-    batch_mass, nll = global_mean((responsibility.mean(0), -log_prob.mean()))
+    batch_mass, log_prob = global_mean((responsibility.mean(0), log_prob.mean()))
     mass = (1 - step_size_now) * state.mass + step_size_now * batch_mass
     some = jnp.maximum(mass, jnp.finfo(mass.dtype).tiny)  # a component that nothing belongs to stays where it is
     kept = (1 - step_size_now) * state.mass / some  # [K]
     weight = step_size_now * responsibility / some[None]  # [B, K]; with `kept`, averages to one over the batch
-    shift, second = global_mean(
-      (weight.T @ x / len(x) - weight.mean(0)[:, None] * mean, component.spread(weight, x[:, None] - mean[None]))
-    )
+    second = each(lambda weight, mean: component.spread(weight, x - mean[None]), (weight.T, mean), x)
+    shift, second = global_mean((weight.T @ x / len(x) - weight.mean(0)[:, None] * mean, second))
+    moved = jax.vmap(lambda shift: component.spread(jnp.ones(1, x.dtype), shift[None]))(shift)
     about_new_mean = lambda old, new, moved: kept.reshape(-1, *[1] * (old.ndim - 1)) * old + new - moved
-    spread = jax.tree.map(about_new_mean, state.spread, second, component.spread(jnp.ones_like(mass)[None], shift[None]))
-    return State(mass, (mean + shift).reshape(state.mean.shape), spread, state.updates + 1), {"nll": nll + _levels(x)}
+    spread = jax.tree.map(about_new_mean, state.spread, second, moved)
+    metrics = {"nll": x.shape[1] * component.pixels.log_levels - log_prob}
+    return State(mass, (mean + shift).reshape(state.mean.shape), spread, state.updates + 1), metrics
 
   def sample(key, state, num, condition=None):
     del condition
-    which_key, x_key = jax.random.split(key)
-    log_weights, parts = fit(component, state, share)
-    which = random.categorical(which_key, log_weights[None].repeat(num, 0))
-    x = component.sample(x_key, parts, which)
-    return component.pixels.write(x.reshape(num, *state.mean.shape[1:]))
+    return draw(component, fit(component, state, share), key, num, state.mean.shape[1:])
 
   def evaluate(key, state, batch):
     x = _flat(component.pixels.read(key, batch["image"]))
-    return {"nll": _levels(x) - jax.nn.logsumexp(log_joint(component, fit(component, state, share), x), axis=1)}
-
-  def _levels(x):
-    return x.shape[1] * component.pixels.log_levels
+    return {"nll": nll(component, fit(component, state, share), x)}
 
   return GenerativeModel(init, step, sample, evaluate)
 
@@ -222,11 +167,15 @@ def _flat(x):
 
 def _apart(key, x, num: int):
   """`num` rows of x [B, D], far apart: each is drawn in proportion to its squared distance from those already drawn
-  (k-means++, Arthur & Vassilvitskii 2007)."""
+  (k-means++, Arthur & Vassilvitskii 2007).  Returns them, [num, D], and which of them is nearest to each row, int32 [B]."""
 
-  def draw(distance, key):
+  def draw(carry, key_and_index):
+    distance, nearest = carry
+    key, index = key_and_index
     centre = x[jax.random.categorical(key, jnp.log(distance))]
-    return jnp.minimum(distance, ((x - centre[None]) ** 2).sum(1)), centre
+    to_centre = ((x - centre[None]) ** 2).sum(1)
+    return (jnp.minimum(distance, to_centre), jnp.where(to_centre < distance, index, nearest)), centre
 
-  everywhere_far = jnp.full(len(x), 1e30, x.dtype)
-  return jax.lax.scan(draw, everywhere_far, jax.random.split(key, num))[1]
+  everywhere_far = jnp.full(len(x), 1e30, x.dtype), jnp.zeros(len(x), jnp.int32)
+  (_, nearest), centres = jax.lax.scan(draw, everywhere_far, (jax.random.split(key, num), jnp.arange(num, dtype=jnp.int32)))
+  return centres, nearest

@@ -214,6 +214,23 @@ CASES = {
   "samples are a file": Case("sample run", "samples", in_place_of("run/samples", "")),
   "unknown split": Case("evaluate run --split tset", "test"),
   "report that cannot be written": Case("evaluate run", "report.json", in_place_of("run/report.json")),
+  # Tasks.
+  "classify without classes": Case("classify run", "not a conditional model"),
+  "classify without labels": Case("classify run", "no labels", stored(num_labels=None)),
+  "classify labels unknown": Case("classify run", "labels 0 to 9", stored(num_labels=3)),
+  "classify an unknown split": Case("classify run --split tset", "test"),
+  "classify by an unknown prior": Case("classify run --prior jeffreys", "uniform"),
+  "classify no run": Case("classify nowhere", "nowhere"),
+  "classify several runs": Case("classify run run", "run"),
+  "outliers of no run": Case("outliers", "RUN"),
+  "outliers of a missing run": Case("outliers run nowhere", "nowhere"),
+  "outliers of an unknown kind": Case("outliers run --against cats", "shuffled, rotated"),
+  "outliers without data": Case("outliers run --against mnist --data-dir nowhere", "nowhere"),
+  "outliers too few": Case("outliers run --num 1", "--num is 1"),
+  "outliers with a negative seed": Case("outliers run --seed -1", "-1"),
+  "outliers among points": Case("outliers run", "8 bits", stored(shapes={"image": [[4, 1, 1, 2], "float32"]})),
+  "outliers of no shapes": Case("outliers run", "shapes", stored(shapes={"image": 3})),
+  "outliers without background": Case("outliers run --background nowhere", "nowhere"),
   "doctor without data": Case("doctor --data-dir nowhere", "nowhere"),
 }
 

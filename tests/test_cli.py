@@ -47,7 +47,7 @@ def test_help_names_every_command(capsys):
   assert main(["--help"]) == 0
   out, err = capsys.readouterr()
   assert not err
-  for command in ("demo", "list", "train", "sample", "evaluate", "verify", "doctor"):
+  for command in ("demo", "list", "train", "sample", "evaluate", "classify", "outliers", "verify", "doctor"):
     assert re.search(rf"^ +{command} ", out, re.MULTILINE), command
 
 

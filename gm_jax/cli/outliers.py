@@ -75,7 +75,8 @@ def _areas(subject: Subject, inliers, kinds: dict, background: Subject | None, o
 def _subject(path) -> Subject:
   """The run at `path` with whatever it can score images by."""
   run = opened.open_run(path)
-  if run.shapes.get("image", [None, None])[1] != "uint8":
+  image = opened.batch_like(run).get("image")
+  if image is None or image.dtype != "uint8":
     raise UserError(f"{path} does not model images of 8 bits; outliers are told among those")
 
   import numpy as np

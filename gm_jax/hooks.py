@@ -123,8 +123,9 @@ class Pictures(Hook):
 
 
 def png(array: np.ndarray) -> bytes:
-  """A PNG file of images uint8 [N, H, W, C] as a grid; of points float [N, 1, 1, 2] as dots on the square [-4, 4]."""
-  return encode(images.grid(array) if array.dtype == np.uint8 else _dots(array.reshape(len(array), 2)))
+  """A PNG file of images uint8 [N, H, W, C] as a grid; of points float [N, 1, 1, D] as a histogram if D is 1, else as dots on
+  the square [-4, 4], by their first two coordinates."""
+  return encode(images.grid(array) if array.dtype == np.uint8 else _plot(array.reshape(len(array), -1)))
 
 
 def encode(picture: np.ndarray) -> bytes:
@@ -215,6 +216,18 @@ def _end_of(content: bytes, step: int) -> int:
       break
     end += len(line)
   return end
+
+
+def _plot(points: np.ndarray) -> np.ndarray:
+  return _bars(points[:, 0]) if points.shape[1] == 1 else _dots(points[:, :2])
+
+
+def _bars(values: np.ndarray, size: int = 256, width: int = 8) -> np.ndarray:
+  """A histogram from the least value to the greatest, white on black: float [N] -> uint8 [size, size, 1]."""
+  counts, _ = np.histogram(values, bins=size // width)
+  heights = np.ceil(counts / counts.max() * size).repeat(width)  # a bar with anything in it is seen
+  above_ground = size - np.arange(size)[:, None]
+  return (255 * (above_ground <= heights)).astype(np.uint8)[..., None]
 
 
 def _dots(points: np.ndarray, size: int = 256, reach: float = 4.0) -> np.ndarray:

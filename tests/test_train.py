@@ -228,6 +228,19 @@ def test_points_become_dots():
   assert {tuple(place) for place in np.argwhere(picture)} == {(3, 3), (124, 131)}
 
 
+def test_points_on_a_line_become_bars_and_more_than_two_coordinates_are_projected():
+  import io
+
+  from PIL import Image
+
+  read = lambda points: np.asarray(Image.open(io.BytesIO(hooks.png(np.asarray(points, np.float32)[:, None, None]))))
+  bars = read([[0.0], [0.0], [0.0], [0.0], [1.0], [9.9], [10.0]]) > 0  # 4 at the left end, 2 at the right, 1 at a tenth
+  assert bars.sum(0)[[0, 7, 8, 24, 31, 32, 248, 255]].tolist() == [256, 256, 0, 64, 64, 0, 128, 128]
+  assert bars[-1].sum() == 3 * 8
+  assert {tuple(place) for place in np.argwhere(read([[-3.9, 3.9, 7.0], [0.1, 0.1, -7.0]]))} == {(3, 3), (124, 131)}
+  assert (read([[5.0], [5.0]]) > 0).any()  # all at one place
+
+
 def test_tensorboard_takes_back_what_a_killed_run_wrote_too_far(tmp_path):
   pytest.importorskip("tensorboardX")
   run_of(counting(), tmp_path, steps=4, hooks=[hooks.TensorBoard()])

@@ -21,7 +21,7 @@ class Dataset:
   """One split in memory.
 
   Attributes:
-    arrays: `{"image": uint8 [N, H, W, C], "label": int32 [N], ...}`; 2-D points are float32 [N, 1, 1, 2].
+    arrays: `{"image": uint8 [N, H, W, C], "label": int32 [N], ...}`; points are float32 [N, 1, 1, D].
     protocol: what was measured on, in JSON: at least "data", "split" and "binarization".
     transform: `(batch, noise) -> batch`, applied to whatever is read; `noise(shape) -> uint16 [B, *shape]` draws rows that
       belong to (seed, step, row of the global batch) in training and to the example in evaluation.
@@ -56,7 +56,7 @@ def from_arrays(image, label=None, *, data: str = "arrays", split: str = "train"
   """A data set from arrays of your own.
 
   Args:
-    image: uint8 [N, H, W, C], or [N, H, W] for one channel; points as float [N, 2] or [N, 1, 1, 2].
+    image: uint8 [N, H, W, C], or [N, H, W] for one channel; points as float [N, D] or [N, 1, 1, D].
     label: integers [N], or None where there are none.
     data, split: their names, for the protocol; further keywords are added to it.
   """
@@ -65,10 +65,10 @@ def from_arrays(image, label=None, *, data: str = "arrays", split: str = "train"
     raise UserError(f"{data}: an empty array, {list(image.shape)}; at least one example is needed")
   if image.dtype == np.uint8 and image.ndim in (3, 4):
     image = image.reshape(*image.shape[:3], -1)
-  elif np.issubdtype(image.dtype, np.floating) and image.shape[1:] in ((2,), (1, 1, 2)):
-    image = image.reshape(-1, 1, 1, 2).astype(np.float32)
+  elif np.issubdtype(image.dtype, np.floating) and (image.ndim == 2 or image.ndim == 4 and image.shape[1:3] == (1, 1)):
+    image = image.reshape(len(image), 1, 1, -1).astype(np.float32)
   else:
-    raise UserError(f"{data}: {image.dtype} {list(image.shape)} is not images, uint8 [N, H, W, C], nor points, float [N, 2]")
+    raise UserError(f"{data}: {image.dtype} {list(image.shape)} is not images, uint8 [N, H, W, C], nor points, float [N, D]")
   arrays = {"image": np.ascontiguousarray(image)}
   if label is not None:
     label = np.asarray(label)

@@ -142,6 +142,9 @@ def test_take_and_where():
   ("image", "label"),
   [
     (np.zeros((3, 4, 4, 1)), None),  # floats that are no points
+    (np.zeros(3), None),
+    (np.zeros((3, 0)), None),
+    (np.zeros((3, 2), int), None),
     (np.zeros((3, 16), np.uint8), None),
     (np.zeros((0, 4, 4, 1), np.uint8), None),
     (np.zeros((3, 4, 4, 1), np.uint8), np.zeros(4, int)),
@@ -154,5 +157,10 @@ def test_arrays_that_are_no_data(image, label):
 
 
 def test_points_and_grey_images_get_their_axes():
-  assert data.from_arrays(np.zeros((3, 2))).arrays["image"].shape == (3, 1, 1, 2)
+  for dims in (1, 2, 5):
+    points = np.arange(3.0 * dims).reshape(3, dims)
+    for given in (points, points[:, None, None]):
+      stored = data.from_arrays(given).arrays["image"]
+      assert stored.shape == (3, 1, 1, dims)
+      np.testing.assert_array_equal(stored.reshape(3, dims), points)
   assert data.from_arrays(np.zeros((3, 4, 5), np.uint8)).arrays["image"].shape == (3, 4, 5, 1)

@@ -20,6 +20,7 @@ MAY_IMPORT = {
   "images": {"random"},
   "distributions": set(),
   "information": set(),
+  "markov_chain": {"random", "rows"},
   "core": {"rows"},
   "networks": {"errors", "random", "rows"},
   **{family: ARITHMETIC for family in FAMILIES},

@@ -51,6 +51,11 @@ def log_posterior(log_prior, log_probs):
   return jax.nn.log_softmax(log_prior[None] + log_probs, axis=1)
 
 
+def log_marginal(log_prior, log_probs):
+  """log p(x), the classes summed: [K], [B, K] -> [B], nats."""
+  return jax.nn.logsumexp(log_prior[None] + log_probs, axis=1)
+
+
 def marginal(measure: Callable, log_prior) -> Callable:
   """The measure of images without labels: "nll" (or "nll_bound") of p(x) = sum_k p(k) p(x | k), log_prior [K]."""
 
@@ -58,7 +63,7 @@ def marginal(measure: Callable, log_prior) -> Callable:
     some = {**batch, "label": jax.ShapeDtypeStruct(batch["image"].shape[:1], jnp.int32)}
     name = likelihood_of(jax.eval_shape(measure, key, state, some))
     log_probs = class_log_probs(measure, key, state, batch, len(log_prior))
-    return {name: -jax.nn.logsumexp(jnp.asarray(log_prior)[None] + log_probs, axis=1)}
+    return {name: -log_marginal(jnp.asarray(log_prior), log_probs)}
 
   return measured
 

@@ -413,6 +413,25 @@ def test_effective_sample_size_of_an_autoregression(rho):
   assert np.mean(alone) == pytest.approx(len(x) * (1 - rho) / (1 + rho), rel=0.2)
 
 
+def test_effective_sample_size_is_geyers_sum_written_out():
+  """Short chains, some of them apart: every autocovariance a loop, in float64."""
+  x = np.float64(autoregressive(0.7)[:60, :4]) + np.array([0, 0, 0, 0.5])
+  deviation = x - x.mean(0)
+  covariance = np.array([(deviation[: 60 - lag] * deviation[lag:]).sum(0).mean() / 60 for lag in range(60)])
+  within = covariance[0] * 60 / 59
+  total = covariance[0] + x.mean(0).var(ddof=1)
+  correlation = 1 - (within - covariance) / total
+  correlation[0] = 1
+  time, least = -1.0, np.inf
+  for pair in correlation.reshape(30, 2).sum(1):
+    if pair <= 0:
+      break
+    least = min(least, pair)
+    time += 2 * least
+  assert 2 < time < 20
+  np.testing.assert_allclose(effective_sample_size(jnp.float32(x)), 240 / time, rtol=1e-4)
+
+
 def test_effective_sample_size_knows_no_units():
   x = autoregressive(0.5)
   many = effective_sample_size(jnp.stack([x, 1000 + 3 * x[::-1]], -1))

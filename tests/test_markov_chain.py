@@ -1,6 +1,7 @@
 """Kernels leave their target as it is: transition matrices written out, draws that start exactly right, closed forms."""
 
 import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -299,6 +300,20 @@ def test_gibbs_alternates_component_and_point():
 
 # Chains.
 
+
+class OneChain(NamedTuple):
+  """Langevin steps as a library for single chains writes them."""
+
+  step_size: float
+
+  def init(self, position):
+    return mc.chain.Position(position)
+
+  def step(self, key, state):
+    noise = jax.random.normal(key, state.position.shape)
+    return mc.chain.Position((1 - self.step_size**2 / 2) * state.position + self.step_size * noise), 0.25
+
+
 ALL_KERNELS = {
   "random-walk": lambda: mc.random_walk(standard, 1.0),
   "langevin": lambda: mc.mala(standard, 1.0),
@@ -306,6 +321,7 @@ ALL_KERNELS = {
   "hamiltonian": lambda: mc.hmc(standard, 1.3, 3),
   "gibbs": lambda: mc.gibbs(mc.conditional_of(log_prob_of(TABLE, 2, 3), 3), mc.in_random_order(2)),
   "mixture-gibbs": make_mixture_gibbs,
+  "one-chain": lambda: mc.each_chain(OneChain(1.0), acceptance=lambda info: info),
 }
 all_kernels = pytest.mark.parametrize("name", ALL_KERNELS)
 
@@ -338,6 +354,18 @@ def test_thinning_keeps_every_nth(name):
   for one, other in zip(jax.tree.leaves(whole.positions), jax.tree.leaves(thin.positions)):
     np.testing.assert_allclose(one[3::4], other, atol=2e-5)
   np.testing.assert_allclose(whole.acceptance, thin.acceptance, rtol=1e-4)
+
+
+def test_an_algorithm_for_one_chain_runs_on_many():
+  """It is the kernel that does the same to many: same law, and what it reports arrives."""
+  both = {}
+  for name in ("one-chain", "unadjusted-langevin"):
+    draws, summary = sampled(ALL_KERNELS[name](), jnp.zeros((500, 1)), 100, burn_in=20)
+    np.testing.assert_allclose(summary.deviation**2, 4 / 3, rtol=0.03)
+    both[name] = summary
+  assert both["one-chain"].acceptance == 0.25
+  errors = both["one-chain"].effective_samples / both["unadjusted-langevin"].effective_samples
+  np.testing.assert_allclose(errors, 1, rtol=0.1)
 
 
 def test_thin_must_divide():

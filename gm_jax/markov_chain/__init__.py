@@ -11,7 +11,7 @@ two pure functions.  What is paid is dependence: a thousand steps are worth fewe
 """
 
 from gm_jax.markov_chain.adaptation import warm_up
-from gm_jax.markov_chain.chain import Info, Kernel, Run, Summary, run
+from gm_jax.markov_chain.chain import Info, Kernel, Run, Summary, each_chain, run
 from gm_jax.markov_chain.diagnostics import effective_sample_size, split_r_hat
 from gm_jax.markov_chain.gibbs import block_gibbs, conditional_of, gibbs, in_order, in_random_order, mixture_gibbs
 from gm_jax.markov_chain.gradient import hmc, leapfrog, mala, unadjusted_langevin
@@ -24,6 +24,7 @@ __all__ = [
   "Summary",
   "block_gibbs",
   "conditional_of",
+  "each_chain",
   "effective_sample_size",
   "gibbs",
   "hmc",

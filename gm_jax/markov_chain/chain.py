@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gm_jax import random
 from gm_jax.markov_chain import diagnostics
 
 
@@ -25,7 +26,7 @@ class Info(NamedTuple):
   """What one step did: a report, not memory."""
 
   acceptance: jax.Array  # [C], the probability with which the proposal was to be accepted
-  accepted: jax.Array  # bool [C]
+  accepted: jax.Array  # bool [C]; of kernels that refuse nothing, all True
 
 
 class Position(NamedTuple):
@@ -89,6 +90,22 @@ def run(kernel: Kernel, key, positions, num_steps: int, thin: int = 1) -> Run:
   start = kernel.init(positions), jnp.zeros(num_chains)
   (state, total), kept = jax.lax.scan(keep, start, thin * jnp.arange(num_steps // thin))
   return Run(kept, state, total / max(num_steps, 1))
+
+
+def each_chain(algorithm, acceptance: Callable = lambda info: info.acceptance_rate) -> Kernel:
+  """Many chains of an algorithm written for one, such as those of blackjax: `each_chain(blackjax.nuts(log_prob, 0.1, mass))`.
+
+  Args:
+    algorithm: has `init(position [...]) -> state`, with a field `position`, and `step(key, state) -> (state, info)`.
+    acceptance: `(info) -> []`, the acceptance probability to report.
+  """
+
+  def step(key, state):
+    num_chains = len(jax.tree.leaves(state)[0])
+    state, info = jax.vmap(algorithm.step)(random.keys(key, num_chains), state)
+    return state, always(num_chains)._replace(acceptance=jax.vmap(acceptance)(info))
+
+  return Kernel(jax.vmap(algorithm.init), step)
 
 
 def accept(uniform, log_ratio, proposed, current):

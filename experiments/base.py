@@ -48,6 +48,14 @@ class Run:
       raise UserError(f"{option(name)} is {value}; take a finite number of at least {least}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Counting(Run):
+  """A run that counts a training split of 50,000 images, once."""
+
+  steps: int = 1
+  batch_size: int = 50_000  # the training split
+
+
 def option(name: str) -> str:
   """A field as it is written on the command line: batch_size -> --batch-size."""
   return "--" + name.replace("_", "-")

@@ -41,6 +41,16 @@ def to_binary(images):
   return (to_unit(images) >= 0.5).astype(jnp.float32)
 
 
+def to_levels(images, levels: int):
+  """uint8 [..., H, W, C] -> int32 in range(levels), the nearest; 256 levels are the bytes themselves, 2 are `to_binary`."""
+  return jnp.round(images.astype(jnp.float32) * ((levels - 1) / 255)).astype(jnp.int32)
+
+
+def from_levels(x, levels: int):
+  """The inverse of `to_levels`: int in range(levels) -> uint8, spread evenly from 0 to 255."""
+  return jnp.round(x * (255 / (levels - 1))).astype(jnp.uint8)
+
+
 def dequantize(key, images):
   """uint8 [B, ...] -> float32 in (0, 1): (x + u) / 256 with u uniform, so that a density on the unit cube is scored in
   bits per dimension by `bits_per_dim(nats, num_dims, bin_width=1 / 256)` and the uniform cube scores exactly 8."""

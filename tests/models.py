@@ -14,7 +14,7 @@ from gm_jax.networks.flat import FlatDecoder, FlatEncoder
 from gm_jax.networks.unet import UNet
 from gm_jax.score import ddpm
 from gm_jax.tasks import classification
-from gm_jax.tractable import mixture
+from gm_jax.tractable import chow_liu, counting, gaussian, mixture
 
 BATCH_SIZE = 16
 
@@ -84,5 +84,9 @@ MEMBERS = {
   "ddpm": Member(make_ddpm, "denoising", grey),
   "mixture-bernoulli": Member(lambda: mixture.mixture(mixture.bernoulli(), 3, share=0.01), "nll", binary, 5),
   "mixture-gaussian": Member(lambda: make_mixture(mixture.full_gaussian), "nll", grey, 5),
+  "counted": Member(lambda: counting.counted(counting.neighbourhood((8, 8, 1), 4), levels=3), "nll", grey, 5),
+  "chow-liu": Member(chow_liu.chow_liu, "nll", binary, 5),
+  "gaussian": Member(lambda: gaussian.gaussian(regularize=gaussian.towards_sphere(0.2)), "nll", grey, 5),
+  "ppca": Member(lambda: gaussian.low_rank(4, step_size=mixture.decreasing()), "nll", grey, 5),
   "class-conditional": Member(make_class_conditional, "nll", interleaved, 5),
 }

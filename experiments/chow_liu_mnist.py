@@ -1,0 +1,28 @@
+"""Chow-Liu tree on statically binarised MNIST: each pixel knows one other, and the pairs are chosen by mutual information.
+
+Family: tractable
+Command: gm-jax train chow_liu_mnist --data-dir DIR
+Hardware: 2 CPU cores
+Minutes: not measured yet
+Expected: not measured yet
+"""
+
+import dataclasses
+
+from experiments import base
+from gm_jax.core import GenerativeModel
+from gm_jax.tractable import chow_liu
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(base.Counting):
+  pass
+
+
+def model(config: Config) -> GenerativeModel:
+  del config
+  return chow_liu.chow_liu()
+
+
+def data(config: Config):
+  return base.binarized_mnist(config)

@@ -1,0 +1,28 @@
+"""A Markov chain along the rows of statically binarised MNIST: each pixel knows the one before it.
+
+Family: tractable
+Command: gm-jax train markov_mnist --data-dir DIR
+Hardware: 2 CPU cores
+Minutes: not measured yet
+Expected: not measured yet
+"""
+
+import dataclasses
+
+from experiments import base
+from gm_jax.core import GenerativeModel
+from gm_jax.tractable import counting
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(base.Counting):
+  pass
+
+
+def model(config: Config) -> GenerativeModel:
+  del config
+  return counting.counted(counting.markov_chain((28, 28, 1)))
+
+
+def data(config: Config):
+  return base.binarized_mnist(config)

@@ -1,4 +1,4 @@
-"""Handwritten digits, 8 x 8, classified by Bayes' rule from one density per class; `gm-jax classify` takes the examination.
+"""Digits classified by Bayes' rule from one Gaussian (or another density) per class; `gm-jax classify` grades it.
 
 Family: tractable
 Command: gm-jax train bayes_digits

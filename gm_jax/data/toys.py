@@ -39,34 +39,36 @@ class Toy(NamedTuple):
 
   def log_prob(self, points, chunk: int = 4096) -> np.ndarray:
     """Exact log density in nats, float64 [N], of points [N, 2] or [N, 1, 1, 2]."""
-    points = np.asarray(points, np.float64).reshape(-1, 2)
+    points = np.asarray(points, np.float64)
+    points = points.reshape(len(points), -1)
     pieces = [self.density(points[first : first + chunk]) for first in range(0, len(points), chunk)]
     return np.concatenate(pieces) if pieces else np.zeros(0)
 
 
 def gaussian_mixture(means, covariances, weights=None, name: str = "gaussian_mixture") -> Toy:
-  """A mixture of K Gaussians.
+  """A mixture of K Gaussians, on the plane or in any other dimension D.
 
   Args:
-    means: [K, 2].
-    covariances: [K, 2, 2] or [2, 2], or a standard deviation for all.
+    means: [K, D].
+    covariances: [K, D, D] or [D, D], or a standard deviation for all.
     weights: [K], positive, or None for equal ones; normalised here.
     name: for the protocol.
   """
   means = np.asarray(means, np.float64)
   covariances = np.asarray(covariances, np.float64)
-  covariances = covariances**2 * np.eye(2) if covariances.ndim == 0 else covariances
-  factors = np.linalg.cholesky(np.broadcast_to(covariances, (len(means), 2, 2)))
+  num_dims = means.shape[1]
+  covariances = covariances**2 * np.eye(num_dims) if covariances.ndim == 0 else covariances
+  factors = np.linalg.cholesky(np.broadcast_to(covariances, (len(means), num_dims, num_dims)))
   weights = np.ones(len(means)) if weights is None else np.asarray(weights, np.float64)
   weights = weights / weights.sum()
-  log_scale = np.log(weights) - math.log(2 * math.pi) - np.log(np.linalg.det(factors))  # [K]
+  log_scale = np.log(weights) - num_dims / 2 * math.log(2 * math.pi) - np.log(np.linalg.det(factors))  # [K]
 
   def draw(generator, num):
     labels = generator.choice(len(means), num, p=weights)
-    return means[labels] + np.einsum("nij,nj->ni", factors[labels], generator.standard_normal((num, 2))), labels
+    return means[labels] + np.einsum("nij,nj->ni", factors[labels], generator.standard_normal((num, num_dims))), labels
 
   def density(points):
-    standard = np.einsum("kij,nkj->nki", np.linalg.inv(factors), points[:, None] - means)  # [N, K, 2]
+    standard = np.einsum("kij,nkj->nki", np.linalg.inv(factors), points[:, None] - means)  # [N, K, D]
     return _log_sum_exp(log_scale - 0.5 * (standard**2).sum(-1))
 
   return Toy(name, draw, density)

@@ -67,6 +67,16 @@ def test_mixture_density_is_that_of_scipy():
   np.testing.assert_allclose(SKEWED.log_prob(points), np.log(density), rtol=1e-9)
 
 
+def test_mixture_on_a_line_is_that_of_scipy():
+  law = gaussian_mixture([[-1.0], [2.0]], [[[0.25]], [[4.0]]], weights=[1, 3])
+  x = np.linspace(-8, 9, 50)
+  density = 0.25 * scipy.stats.norm(-1, 0.5).pdf(x) + 0.75 * scipy.stats.norm(2, 2).pdf(x)
+  np.testing.assert_allclose(law.log_prob(x[:, None]), np.log(density), rtol=1e-9)
+  drawn = law.dataset(20_000, seed=0).arrays["image"]
+  assert drawn.shape == (20_000, 1, 1, 1)
+  assert abs(drawn.mean() - 1.25) < 4 * drawn.std() / np.sqrt(20_000)
+
+
 def test_density_far_away_is_finite():
   for toy in (data.toys.ring(), data.toys.two_moons(), SKEWED):
     assert np.isfinite(toy.log_prob([[100.0, -100.0]])).all()

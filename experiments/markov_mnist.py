@@ -3,8 +3,8 @@
 Family: tractable
 Command: gm-jax train markov_mnist --data-dir DIR
 Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Minutes: 0.2
+Expected: nll 145.360 +- 0.256 nats on the 10,000 test images, exact
 """
 
 import dataclasses

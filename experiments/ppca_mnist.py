@@ -1,4 +1,4 @@
-"""Probabilistic PCA on grey MNIST, dequantised: 50 directions and one variance for all the rest, by EM without a covariance matrix.
+"""Probabilistic PCA on grey MNIST, dequantised: 50 directions and one variance for all the rest, by EM.
 
 What a Gaussian costs when its covariance is not to be held: compare gaussian_mnist.  One variance for the rest suits digits
 badly, since at the border of the image nothing varies.
@@ -46,8 +46,9 @@ def protocol(config: Config) -> dict:
 
 
 def pictures(config: Config, state: gaussian.LowRankState) -> dict:
-  """The ten strongest directions, rotated out of W: one deviation of each, grey where it changes nothing."""
+  """The ten strongest directions, rotated out of W: each to its own scale, grey where it changes nothing."""
   del config
-  directions, lengths, _ = np.linalg.svd(np.asarray(state.factor, np.float64), full_matrices=False)
-  shown = (directions * lengths).T[:10].reshape(-1, *state.mean.shape)
-  return {"directions": images.grid(np.asarray(images.from_unit(0.5 + shown / (2 * np.abs(shown).max()))), columns=5)}
+  directions, _, _ = np.linalg.svd(np.asarray(state.factor, np.float64), full_matrices=False)
+  shown = directions.T[:10].reshape(-1, *state.mean.shape)
+  shown /= 2 * np.abs(shown).max((1, 2, 3), keepdims=True)
+  return {"directions": images.grid(np.asarray(images.from_unit(0.5 + shown)), columns=5)}

@@ -120,7 +120,7 @@ def global_mean(tree):
 
 
 def global_sum(tree):
-  """Leaf by leaf: sums over the rows in view -> sums over the whole global batch; for what a `step` counts, see `global_mean`."""
+  """Leaf by leaf: sums over the rows in view -> sums over the whole global batch: `global_mean` for what a `step` counts."""
   return rows.total(tree)
 
 

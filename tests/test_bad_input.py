@@ -231,6 +231,13 @@ CASES = {
   "outliers among points": Case("outliers run", "8 bits", stored(shapes={"image": [[4, 1, 1, 2], "float32"]})),
   "outliers of no shapes": Case("outliers run", "shapes", stored(shapes={"image": 3})),
   "outliers without background": Case("outliers run --background nowhere", "nowhere"),
+  "picture of none": Case("picture run", "tiny"),
+  "picture of no run": Case("picture nowhere", "nowhere"),
+  "parameters of nothing": Case("parameters --height 0", "--height is 0"),
+  "parameters of one level": Case("parameters --levels 1", "--levels is 1"),
+  "parameters of too much": Case("parameters --height 1000 --width 1000", "1,000,000 variables"),
+  "neighbours too many": Case("train neighbourhood_mnist --parents 11", "--parents is 11"),
+  "back-off out of order": Case("train neighbourhood_mnist --back-off 4 2", "--back-off"),
   "doctor without data": Case("doctor --data-dir nowhere", "nowhere"),
 }
 

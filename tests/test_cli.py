@@ -51,6 +51,25 @@ def test_help_names_every_command(capsys):
     assert re.search(rf"^ +{command} ", out, re.MULTILINE), command
 
 
+def test_pictures_of_an_experiment_are_drawn_after_training_and_again(place, capsys):
+  means = np.asarray(Image.open("means/pictures/means.png"))
+  assert means.shape == (20, 182)  # ten images of 8 x 8 and the lines between them, twice as large
+  shutil.rmtree("means/pictures")
+  assert main(["picture", "means"]) == 0
+  out, err = capsys.readouterr()
+  assert (out.split(), err) == (["means/pictures/means.png", "means/pictures/first.png"], "")
+  np.testing.assert_array_equal(np.asarray(Image.open("means/pictures/means.png")), means)
+  np.testing.assert_array_equal(np.asarray(Image.open("means/pictures/first.png"))[::32, ::32], means[2:18:2, 2:18:2])
+
+
+def test_a_run_without_the_package_that_draws_is_whole(place, capsys):
+  assert main(["train", "means", "--run", "new", "--broken"]) == 0
+  out, _ = capsys.readouterr()
+  assert "pictures: none yet (figures need matplotlib); then gm-jax picture new" in out
+  assert main(["picture", "new"]) == 2
+  assert main(["sample", "new"]) == 0
+
+
 def test_the_fields_of_an_experiment_are_its_options(capsys, trained):
   assert main(["train", "tiny", "--help"]) == 0
   out, _ = capsys.readouterr()

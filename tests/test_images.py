@@ -58,6 +58,18 @@ def test_the_uniform_cube_is_eight_bits():
   assert images.bits_per_dim(784 * np.log(2), 784, bin_width=1 / 127.5) == pytest.approx(np.log2(255))
 
 
+@pytest.mark.parametrize("levels", [2, 3, 17, 256])
+def test_levels_are_the_nearest_and_spread_evenly(levels):
+  x = np.arange(levels)
+  spread = np.round(np.linspace(0, 255, levels))
+  np.testing.assert_array_equal(images.from_levels(x, levels), spread)
+  np.testing.assert_array_equal(images.to_levels(images.from_levels(x, levels), levels), x)
+  nearest = np.abs(LEVELS.reshape(-1, 1) - np.linspace(0, 255, levels)).argmin(1)
+  np.testing.assert_array_equal(images.to_levels(LEVELS, levels).ravel(), nearest)
+  if levels == 2:
+    np.testing.assert_array_equal(images.to_levels(LEVELS, 2), images.to_binary(LEVELS))
+
+
 @pytest.mark.parametrize("pixels", [images.POINTS, images.BINARY, images.DEQUANTIZED])
 def test_pixels_written_are_the_pixels_read(pixels):
   black_and_white = np.where(LEVELS > 99, 255, 0).astype(np.uint8)

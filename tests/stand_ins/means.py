@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments import base
 from gm_jax import images
 from gm_jax.core import GenerativeModel
+from gm_jax.errors import UserError
 
 CLASSES = 10
 
@@ -54,3 +56,11 @@ def model(config):
 
 def protocol(config):
   return {"bin_width": 1 / 255}
+
+
+def pictures(config, state):
+  """The means side by side."""
+  if config.broken:
+    raise UserError("figures need matplotlib")
+  means = images.from_unit(state["sums"] / state["counts"][:, None, None, None])
+  return {"means": images.grid(means, columns=CLASSES), "first": np.asarray(means[0])}

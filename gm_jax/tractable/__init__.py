@@ -8,5 +8,8 @@ invertible and keeps every dimension to the end.
 `evaluate` reports "nll": minus log p(x) in nats per example, of the uint8 image where images are modelled (so bits per
 dimension are `images.bits_per_dim(nll, H * W * C)`), of the density where points are.
 
-Here live: `mixture` (Gaussian and Bernoulli mixtures, by EM).
+Here live, from the plainest: `gaussian` (closed form, principal directions, probabilistic PCA), `mixture` with `components`
+(EM) and `mixture_by_gradient`, `infinite_mixture` (a continuum of components, by quadrature), `bayesian_network` (a graph with
+tables, and exact answers), `counting` (such networks over pixels: factorised, Markov chain, causal neighbourhoods) and
+`chow_liu` (the best tree).
 """

@@ -8,7 +8,8 @@ def effective_sample_size(draws):
 
   S C / (1 + 2 sum of autocorrelations), the sum cut where Geyer's initial monotone sequence ends (Geyer 1992, section 3.3); the
   autocorrelations are those of all chains together, so that chains which disagree are worth little (Stan's estimate).  It may
-  exceed S C, by a factor of log10(S C) at most, for draws that alternate about their mean.  NaN for draws that never change.
+  exceed S C, by a factor of log10(S C) at most, for draws that alternate about their mean.  NaN for draws that never change, or
+  that are not numbers themselves.
   """
   length, num_chains = draws.shape[:2]
   covariance = _autocovariance(draws).mean(1)  # [S, ...]
@@ -22,7 +23,8 @@ def effective_sample_size(draws):
   monotone = jnp.minimum.accumulate(jnp.where(still > 0, pairs, 0.0), axis=0)
   time = 2 * monotone.sum(0) - 1
   num = length * num_chains
-  return num / jnp.maximum(time, 1 / jnp.log10(jnp.float32(num)))
+  known = (draws != draws[:1, :1]).any((0, 1)) & (total[0] > 0)
+  return jnp.where(known, num / jnp.maximum(time, 1 / jnp.log10(jnp.float32(num))), jnp.nan)
 
 
 def split_r_hat(draws):

@@ -22,21 +22,24 @@ class State(NamedTuple):
 
 
 def hmc(log_prob: Callable, step_size, num_steps: int) -> Kernel:
-  """Hamiltonian Monte Carlo with trajectories of one length.
+  """Hamiltonian Monte Carlo.  Each trajectory is of 1 to `num_steps` leapfrog steps, as many in all chains.
+
+  Of one length, some coordinate would swing just once round and end where it was, whatever the step size (Mackenzie 1989).
 
   Args:
     log_prob: `(positions [C, ...]) -> nats [C]`, up to a constant, differentiable; each chain's its own.
     step_size: of a leapfrog step, a number or one for each coordinate [...].
-    num_steps: leapfrog steps in a trajectory.
+    num_steps: leapfrog steps in the longest trajectory.
   """
 
   def init(positions):
     return start(log_prob, positions)
 
   def step(key, state):
-    momentum_key, accept_key = jax.random.split(key)
+    momentum_key, length_key, accept_key = jax.random.split(key, 3)
     momentum = _noise(momentum_key, state.position)
-    there, momentum_there = leapfrog(log_prob, state, momentum, step_size, num_steps)
+    length = jax.random.randint(length_key, (), 1, num_steps + 1)
+    there, momentum_there = leapfrog(log_prob, state, momentum, step_size, length)
     gain = _kinetic(momentum) - _kinetic(momentum_there) + there.log_prob - state.log_prob
     return accept(random.uniform(accept_key, len(gain)), gain, there, state)
 
@@ -76,7 +79,7 @@ def start(log_prob: Callable, positions) -> State:
   return State(positions, values, pull(jnp.ones_like(values))[0])
 
 
-def leapfrog(log_prob: Callable, state: State, momentum, step_size, num_steps: int):
+def leapfrog(log_prob: Callable, state: State, momentum, step_size, num_steps):
   """Half a kick, then drift and kick in turn, and half a kick: (state, momentum [C, ...]) `num_steps` further on.
 
   It preserves volume, and with the momentum turned round it runs back to where it came from.

@@ -11,10 +11,11 @@ from gm_jax.approximate import vae
 from gm_jax.implicit import gan
 from gm_jax.networks import dcgan
 from gm_jax.networks.flat import FlatDecoder, FlatEncoder
+from gm_jax.networks.mlp import MLP
 from gm_jax.networks.unet import UNet
 from gm_jax.score import ddpm
 from gm_jax.tasks import classification
-from gm_jax.tractable import chow_liu, counting, gaussian, mixture
+from gm_jax.tractable import chow_liu, counting, gaussian, infinite_mixture, mixture, mixture_by_gradient
 
 BATCH_SIZE = 16
 
@@ -76,6 +77,17 @@ def make_class_conditional():
   return classification.class_conditional(one, 2)
 
 
+def make_infinite_mixture():
+  decoder = infinite_mixture.MeanAndVariance(MLP((16, 2 * 64)), min_log_var=-4.0)
+  module = infinite_mixture.InfiniteMixture(infinite_mixture.normal(6, 2), decoder, (8, 8, 1), images.DEQUANTIZED)
+  return infinite_mixture.infinite_mixture(module, optax.adam(3e-3))
+
+
+def make_mixture_by_gradient():
+  component = mixture.diagonal_gaussian(pixels=images.DEQUANTIZED)
+  return mixture_by_gradient.by_gradient(component, 2, optax.adam(1e-2, eps=1e-5), share=0.05)
+
+
 MEMBERS = {
   "vae-bernoulli": Member(lambda: make_vae(vae.bernoulli()), "nll_bound", binary),
   "vae-gaussian": Member(lambda: make_vae(vae.gaussian()), "nll_bound", grey),
@@ -84,6 +96,9 @@ MEMBERS = {
   "ddpm": Member(make_ddpm, "denoising", grey),
   "mixture-bernoulli": Member(lambda: mixture.mixture(mixture.bernoulli(), 3, share=0.01), "nll", binary, 5),
   "mixture-gaussian": Member(lambda: make_mixture(mixture.full_gaussian), "nll", grey, 5),
+  "mixture-tied": Member(lambda: make_mixture(mixture.tied_gaussian), "nll", grey, 5),
+  "mixture-by-gradient": Member(make_mixture_by_gradient, "nll", grey),
+  "mixture-infinite": Member(make_infinite_mixture, "nll", grey),
   "counted": Member(lambda: counting.counted(counting.neighbourhood((8, 8, 1), 4), levels=3), "nll", grey, 5),
   "chow-liu": Member(chow_liu.chow_liu, "nll", binary, 5),
   "gaussian": Member(lambda: gaussian.gaussian(regularize=gaussian.towards_sphere(0.2)), "nll", grey, 5),

@@ -66,10 +66,10 @@ def made_up_log_prob(kind, params):
   return -0.5 * (np.linalg.slogdet(2 * np.pi * covariance)[1] + VARIANCE * traces)
 
 
-def penalised(kind, params, x):
+def penalised(kind, params, x, share=SHARE):
   """What EM climbs: the mean log-likelihood and the log prior, in nats."""
   likelihood = jax.jit(lambda params: jax.nn.logsumexp(mix.log_joint(KINDS[kind], params, x), axis=1).mean())(params)
-  return float(likelihood + SHARE * (params[0] + made_up_log_prob(kind, params[1])).sum())
+  return float(likelihood + share * (params[0] + made_up_log_prob(kind, params[1])).sum())
 
 
 @kinds
@@ -314,6 +314,20 @@ def test_first_centres_are_examples_far_apart():
     mean = np.asarray(init(jax.random.key(seed), batch).mean).reshape(3, 2)
     assert {tuple(row) for row in np.round(mean / 100)} == {(0, 0), (1, 0), (0, 1)}
     assert all((batch["image"].reshape(-1, 2) == row).all(1).any() for row in mean)
+
+
+@kinds
+def test_components_start_as_wide_as_clusters_are(kind):
+  """The first spread is that of examples about the centre nearest to them, the same for all components."""
+  batch = data_for(kind, 100)
+  state = jax.jit(mix.mixture(KINDS[kind], 5).init)(jax.random.key(0), batch)
+  x, centres = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (batch["image"], state.mean))
+  distances = ((x[:, None] - centres) ** 2).sum(2)
+  deviation = x - centres[distances.argmin(1)]
+  expected = {"bernoulli": (), "diagonal": (deviation**2).mean(0)}.get(kind, deviation.T @ deviation / len(x))
+  for leaf in jax.tree.leaves(state.spread):
+    np.testing.assert_allclose(leaf, np.broadcast_to(expected, leaf.shape), rtol=1e-5, atol=1e-6)
+  assert jax.tree.leaves(state.spread) or kind == "bernoulli"
 
 
 def test_far_from_the_origin_small_variances_survive():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import optax
 
@@ -11,11 +12,12 @@ from gm_jax.approximate import vae
 from gm_jax.implicit import gan
 from gm_jax.networks import dcgan
 from gm_jax.networks.flat import FlatDecoder, FlatEncoder
+from gm_jax.networks.masked import MaskedMLP
 from gm_jax.networks.mlp import MLP
 from gm_jax.networks.unet import UNet
 from gm_jax.score import ddpm
 from gm_jax.tasks import classification
-from gm_jax.tractable import chow_liu, counting, gaussian, infinite_mixture, mixture, mixture_by_gradient
+from gm_jax.tractable import chow_liu, counting, fvsbn, gaussian, infinite_mixture, made, mixture, mixture_by_gradient, nade
 
 BATCH_SIZE = 16
 
@@ -88,6 +90,19 @@ def make_mixture_by_gradient():
   return mixture_by_gradient.by_gradient(component, 2, optax.adam(1e-2, eps=1e-5), share=0.05)
 
 
+def make_nade():
+  return nade.nade(nade.NADE(64, num_hidden=16, chunk=10), optax.adam(1e-2, eps=1e-5), (8, 8, 1))
+
+
+def make_made(hidden, orders):
+  network = MaskedMLP(64, hidden, direct=True)
+  return made.made(network, orders(network), optax.adam(1e-2, eps=1e-5), (8, 8, 1))
+
+
+def in_any_order(network):
+  return made.any_order(network, made.ensemble(jax.random.key(0), network, 3))
+
+
 MEMBERS = {
   "vae-bernoulli": Member(lambda: make_vae(vae.bernoulli()), "nll_bound", binary),
   "vae-gaussian": Member(lambda: make_vae(vae.gaussian()), "nll_bound", grey),
@@ -104,4 +119,8 @@ MEMBERS = {
   "gaussian": Member(lambda: gaussian.gaussian(regularize=gaussian.towards_sphere(0.2)), "nll", grey, 5),
   "ppca": Member(lambda: gaussian.low_rank(4, step_size=mixture.decreasing()), "nll", grey, 5),
   "class-conditional": Member(make_class_conditional, "nll", interleaved, 5),
+  "fvsbn": Member(lambda: fvsbn.fvsbn(optax.adam(1e-2, eps=1e-5), (8, 8, 1)), "nll", binary),
+  "nade": Member(make_nade, "nll", binary),
+  "made": Member(lambda: make_made((32,), made.raster), "nll", binary),
+  "made-any-order": Member(lambda: make_made((32, 32), in_any_order), "nll", binary),
 }

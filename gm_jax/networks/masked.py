@@ -70,7 +70,7 @@ class MaskedMLP(nn.Module):
     init = nn.initializers.lecun_normal()
     self.kernels = [param("kernel", i, init, *sizes[i : i + 2]) for i in range(len(sizes) - 1)]
     self.biases = [param("bias", i, zeros, size) for i, size in enumerate(sizes[1:])]
-    self.shortcut = self.param("direct", zeros, (self.num_inputs,) * 2) if self.direct else None
+    self.shortcut = param("direct", 0, zeros, self.num_inputs, self.num_inputs) if self.direct else None
 
   def __call__(self, x, degrees: Degrees):
     before, values = degrees.inputs, x

@@ -10,6 +10,7 @@ and the Jacobian of outputs by inputs is strictly triangular in the order (Germa
 Masks are multiplied with the weights where these are used and never written into them: the same weights serve every order.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -32,9 +33,14 @@ def raster(num_inputs: int, hidden: Sequence[int]) -> Degrees:
 
 def in_order(key, order, hidden: Sequence[int]) -> Degrees:
   """Inputs in `order` int [D] (the first, the second, ...); which unit sees how many is drawn from the key."""
-  places = jnp.zeros_like(order).at[order].set(jnp.arange(1, len(order) + 1, dtype=order.dtype))
-  keys = jax.random.split(key, len(hidden))
-  return Degrees(places, tuple(jax.random.permutation(k, _spread(len(order), size)) for k, size in zip(keys, hidden)))
+  if not hidden:
+    return Degrees(_inverse(order) + 1, ())
+  # One sort shuffles every layer within itself.
+  layers = [_spread(len(order), size) for size in hidden]
+  which = jnp.concatenate([jnp.full(size, layer) for layer, size in enumerate(hidden)])
+  shuffle = jnp.argsort(jax.random.uniform(key, which.shape) + which)
+  degrees = jnp.split(jnp.concatenate(layers)[shuffle], list(itertools.accumulate(hidden))[:-1])
+  return Degrees(_inverse(order) + 1, tuple(degrees))
 
 
 def shuffled(key, num_inputs: int, hidden: Sequence[int]) -> Degrees:
@@ -45,7 +51,7 @@ def shuffled(key, num_inputs: int, hidden: Sequence[int]) -> Degrees:
 
 def order_of(degrees: Degrees):
   """The inputs from the first to the last, int32 [D]."""
-  return jnp.argsort(degrees.inputs)
+  return _inverse(degrees.inputs - 1)
 
 
 class Seen(NamedTuple):
@@ -113,6 +119,10 @@ class MaskedMLP(nn.Module):
       values.append(jnp.where(own == degree, self.activation(below), old))
       below = values[-1] @ kernel + bias[None]  # what is beyond the last layer is left to `output`
     return Seen(sums, values, seen.past + value[:, None] * self.shortcut[which] if self.direct else seen.past)
+
+
+def _inverse(permutation):
+  return jnp.zeros_like(permutation).at[permutation].set(jnp.arange(len(permutation), dtype=permutation.dtype))
 
 
 def _spread(num_inputs: int, size: int):

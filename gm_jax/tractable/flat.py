@@ -51,7 +51,7 @@ def pixel_by_pixel(key, steps: Steps, order, x, known):
   Returns:
     x completed, and the logits [B, D] of every pixel given those before it.
   """
-  rows = jnp.arange(len(x))
+  x, known, rows = jnp.asarray(x), jnp.asarray(known), jnp.arange(len(x))
 
   def step(carry, place):
     x, memory = carry

@@ -10,14 +10,25 @@ import optax
 from gm_jax import images
 from gm_jax.approximate import vae
 from gm_jax.implicit import gan
-from gm_jax.networks import dcgan
+from gm_jax.networks import dcgan, pixelcnn
 from gm_jax.networks.flat import FlatDecoder, FlatEncoder
 from gm_jax.networks.masked import MaskedMLP
 from gm_jax.networks.mlp import MLP
 from gm_jax.networks.unet import UNet
 from gm_jax.score import ddpm
 from gm_jax.tasks import classification
-from gm_jax.tractable import chow_liu, counting, fvsbn, gaussian, infinite_mixture, made, mixture, mixture_by_gradient, nade
+from gm_jax.tractable import (
+  autoregressive,
+  chow_liu,
+  counting,
+  fvsbn,
+  gaussian,
+  infinite_mixture,
+  made,
+  mixture,
+  mixture_by_gradient,
+  nade,
+)
 
 BATCH_SIZE = 16
 
@@ -103,6 +114,19 @@ def in_any_order(network):
   return made.any_order(network, made.ensemble(jax.random.key(0), network, 3))
 
 
+def make_autoregressive(network, output, scan):
+  return autoregressive.autoregressive(network, output, optax.adam(1e-2, eps=1e-5), (8, 8, 1), scan=scan)
+
+
+def make_pixelcnn():
+  return make_autoregressive(pixelcnn.PixelCNN(1, 8, 1), autoregressive.bernoulli(), pixelcnn.cached())
+
+
+def make_gated_pixelcnn():
+  network = pixelcnn.GatedPixelCNN(4, features=8, blocks=1, num_classes=10)
+  return make_autoregressive(network, autoregressive.categorical(4), pixelcnn.gated_cached())
+
+
 MEMBERS = {
   "vae-bernoulli": Member(lambda: make_vae(vae.bernoulli()), "nll_bound", binary),
   "vae-gaussian": Member(lambda: make_vae(vae.gaussian()), "nll_bound", grey),
@@ -122,5 +146,7 @@ MEMBERS = {
   "fvsbn": Member(lambda: fvsbn.fvsbn(optax.adam(1e-2, eps=1e-5), (8, 8, 1)), "nll", binary),
   "nade": Member(make_nade, "nll", binary),
   "made": Member(lambda: make_made((32,), made.raster), "nll", binary),
+  "pixelcnn": Member(make_pixelcnn, "nll", binary),
+  "pixelcnn-gated": Member(make_gated_pixelcnn, "nll", grey),
   "made-any-order": Member(lambda: make_made((32, 32), in_any_order), "nll", binary),
 }

@@ -67,7 +67,8 @@ def gaussian(pixels: images.Pixels = images.DEQUANTIZED, regularize: Callable = 
     deviation = x - state.mean.reshape(1, -1)
     shift, second = global_mean((deviation.mean(0), deviation.T @ deviation / len(x)))
     shift = step_size * shift
-    covariance = state.covariance + step_size * (second - state.covariance) - shift[:, None] * shift[None]
+    # Not old + step_size * (new - old): the first covariance is the identity, and variances of 1e-6 would be lost beside 1.
+    covariance = (1 - step_size) * state.covariance + step_size * second - shift[:, None] * shift[None]
     state = State(state.mean + shift.reshape(state.mean.shape), covariance, state.updates + 1)
     return state, {"nll": global_mean(_nll(state, x).mean())}
 

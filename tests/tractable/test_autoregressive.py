@@ -1,0 +1,141 @@
+"""Exact likelihoods by enumeration, draws against the law, and fast drawing against slow."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gm_jax import images, testing
+from gm_jax.networks import pixelcnn
+from gm_jax.tractable import autoregressive as ar
+
+BINARY = (3, 3, 1)
+COLOUR = (1, 2, 3)
+
+
+def plain(output, channels):
+  return pixelcnn.PixelCNN(output.width(channels), 4 * channels, 1), pixelcnn.cached()
+
+
+def gated(output, channels):
+  return pixelcnn.GatedPixelCNN(output.width(channels), channels, 4 * channels, 1), pixelcnn.gated_cached()
+
+
+KINDS = {
+  "plain binary": (plain, ar.bernoulli(), BINARY, 2),
+  "gated binary": (gated, ar.bernoulli(), BINARY, 2),
+  "plain colour": (plain, ar.categorical(3), COLOUR, 3),
+  "gated colour": (gated, ar.categorical(3), COLOUR, 3),
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@functools.cache
+def made(kind):
+  """(model, network, variables, output, scan): at random parameters, far from uniform."""
+  make, output, shape, levels = KINDS[kind]
+  network, scan = make(output, shape[-1])
+  model = ar.autoregressive(network, output, optax.adam(1e-3), shape, scan=scan)
+  state = jax.jit(model.init)(jax.random.key(0), {"image": images.from_levels(testing.all_states(shape, levels)[:4], levels)})
+  rng = np.random.default_rng(3)
+  noisy = jax.tree.map(lambda leaf: np.float32(leaf + 0.5 * rng.normal(size=leaf.shape)), state.average.variables)
+  state = state._replace(average=state.average._replace(variables=noisy))
+  return model, state, network, noisy, output, scan
+
+
+@functools.cache
+def every(kind):
+  _, _, shape, levels = KINDS[kind]
+  return testing.all_states(shape, levels), np.asarray(images.from_levels(testing.all_states(shape, levels), levels))
+
+
+@functools.cache
+def probabilities(kind):
+  """Of every image, by `evaluate`: float64 [N]."""
+  model, state, *_ = made(kind)
+  nll = jax.jit(model.evaluate)(jax.random.key(0), state, {"image": every(kind)[1]})["nll"]
+  return np.exp(-np.asarray(nll, np.float64))
+
+
+@kinds
+def test_sums_to_one_over_all_images(kind):
+  assert abs(probabilities(kind).sum() - 1) < 1e-4
+
+
+@kinds
+def test_draws_follow_the_law_however_they_are_drawn(kind):
+  """Frequencies of all images against their probabilities; and whole passes give the very same images."""
+  model, state, network, variables, output, scan = made(kind)
+  x, pictures = every(kind)
+  expected = probabilities(kind)
+  num = 30_000
+  drawn = np.asarray(jax.jit(model.sample, static_argnums=2)(jax.random.key(1), state, num))
+  levels = KINDS[kind][3]
+  code = lambda image: np.asarray(images.to_levels(image, levels)).reshape(len(image), -1) @ levels ** np.arange(image[0].size)
+  seen = np.bincount(code(drawn), minlength=len(x))[code(pictures)]
+  likely = num * expected > 5
+  rest = seen[~likely].sum(), num * expected[~likely].sum()
+  chi_square = ((seen - num * expected) ** 2 / (num * expected))[likely].sum() + (rest[0] - rest[1]) ** 2 / max(rest[1], 1)
+  degrees = likely.sum()
+  assert abs(chi_square - degrees) < 5 * math.sqrt(2 * degrees)
+
+  slow = ar.autoregressive(network, output, optax.adam(1e-3), KINDS[kind][2])
+  same = np.asarray(jax.jit(slow.sample, static_argnums=2)(jax.random.key(1), state, 500)) == drawn[:500]
+  assert same.all((1, 2, 3)).mean() > 0.99  # float ties aside
+
+
+@kinds
+def test_a_completion_keeps_what_is_known_and_draws_the_rest_given_it(kind):
+  """All images that begin alike: frequencies of their completions against conditional probabilities by enumeration."""
+  model, state, network, variables, output, scan = made(kind)
+  x, pictures = every(kind)
+  num_known = 1 if kind.endswith("colour") else 6
+  probs = probabilities(kind)
+  given = pictures[len(x) // 3]
+  known = np.arange(given[..., 0].size).reshape(given.shape[:2]) < num_known
+  alike = (pictures == given)[:, known].all((1, 2))
+  num = 20_000
+  batch = jnp.where(known[None, ..., None], given[None], 77).astype(jnp.uint8).repeat(num, 0)  # 77 is not looked at
+  complete = jax.jit(lambda batch: ar.complete(network, variables, output, scan, jax.random.key(2), batch, num_known))
+  drawn = np.asarray(complete(batch))
+  assert (drawn[:, known] == given[known]).all()
+  for image, p in zip(pictures[alike], probs[alike] / probs[alike].sum()):
+    share = (drawn == image).all((1, 2, 3)).mean()
+    assert abs(share - p) < 5 * math.sqrt(p * (1 - p) / num) + 1e-3
+
+  hole = jax.jit(lambda rows: ar.log_probs(network, variables, output, rows))(pictures[alike])
+  hole = np.asarray(hole)[:, ~known].sum(1)
+  np.testing.assert_allclose(hole, np.log(probs[alike] / probs[alike].sum()), rtol=1e-4, atol=1e-4)
+
+
+def test_a_low_temperature_draws_the_likeliest_pixel_each_time():
+  _, _, network, variables, output, scan = made("gated binary")
+  blank = jnp.zeros((4, *BINARY), jnp.uint8)
+  cold = jax.jit(lambda blank: ar.complete(network, variables, output, scan, jax.random.key(0), blank, 0, None, 1e-4))(blank)
+  outputs = network.apply(variables, output.read(cold), train=False)
+  np.testing.assert_array_equal(cold > 0, outputs > 0)
+  assert (cold == cold[:1]).all()
+
+
+@pytest.mark.parametrize("name", ["plain", "gated"])
+def test_labels_matter_where_the_network_is_conditional(name):
+  network, scan = {
+    "plain": (pixelcnn.PixelCNN(1, 4, 1, num_classes=2), pixelcnn.cached()),
+    "gated": (pixelcnn.GatedPixelCNN(1, 1, 4, 1, num_classes=2), pixelcnn.gated_cached()),
+  }[name]
+  model = ar.autoregressive(network, ar.bernoulli(), optax.adam(3e-2), BINARY, scan=scan, decay=0.9)
+  image = np.zeros((16, *BINARY), np.uint8)
+  image[8:] = 255
+  batch = {"image": image, "label": np.arange(16) // 8}
+  state, step = jax.jit(model.init)(jax.random.key(0), batch), jax.jit(model.step)
+  for index in range(150):
+    state, _ = step(jax.random.key(index), state, batch)
+  evaluate = jax.jit(model.evaluate)
+  assert evaluate(jax.random.key(0), state, batch)["nll"].max() < 0.5
+  assert evaluate(jax.random.key(0), state, {**batch, "label": 1 - batch["label"]})["nll"].min() > 2
+  drawn = jax.jit(model.sample, static_argnums=2)(jax.random.key(1), state, 10, jnp.arange(10) % 2)
+  assert ((drawn > 0).mean((1, 2, 3)).round() == jnp.arange(10) % 2).mean() > 0.8

@@ -11,7 +11,7 @@ import dataclasses
 
 from experiments import base
 from gm_jax.core import GenerativeModel
-from gm_jax.tractable import chow_liu
+from gm_jax.tractable import chow_liu, sequential
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,11 @@ class Config(base.Counting):
 def model(config: Config) -> GenerativeModel:
   del config
   return chow_liu.chow_liu()
+
+
+def conditionals(config: Config) -> sequential.Sequential:
+  del config
+  return sequential.tables(chow_liu.fit)
 
 
 def data(config: Config):

@@ -11,7 +11,7 @@ import dataclasses
 
 from experiments import base
 from gm_jax.core import GenerativeModel
-from gm_jax.tractable import counting
+from gm_jax.tractable import counting, sequential
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,11 @@ class Config(base.Counting):
 def model(config: Config) -> GenerativeModel:
   del config
   return counting.counted(counting.factorised((28, 28, 1)))
+
+
+def conditionals(config: Config) -> sequential.Sequential:
+  del config
+  return sequential.tables(lambda state: counting.fit(counting.factorised((28, 28, 1)), state))
 
 
 def data(config: Config):

@@ -17,7 +17,7 @@ import numpy as np
 from experiments import base
 from gm_jax import images
 from gm_jax.core import GenerativeModel
-from gm_jax.tractable import mixture
+from gm_jax.tractable import mixture, sequential
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Config(base.Run):
 
 def model(config: Config) -> GenerativeModel:
   return mixture.mixture(mixture.bernoulli(), config.num_components, config.share)
+
+
+def conditionals(config: Config) -> sequential.Sequential:
+  return sequential.bernoulli_mixture(lambda state: mixture.fit(mixture.bernoulli(), state, config.share))
 
 
 def data(config: Config):

@@ -14,7 +14,7 @@ import dataclasses
 from experiments import base
 from gm_jax.core import GenerativeModel
 from gm_jax.errors import UserError
-from gm_jax.tractable import counting
+from gm_jax.tractable import counting, sequential
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Config(base.Counting):
 def model(config: Config) -> GenerativeModel:
   parents = counting.neighbourhood((28, 28, 1), config.parents)
   return counting.counted(parents, weight=config.weight, back_off=config.back_off)
+
+
+def conditionals(config: Config) -> sequential.Sequential:
+  parents = counting.neighbourhood((28, 28, 1), config.parents)
+  return sequential.tables(lambda state: counting.fit(parents, state, weight=config.weight, back_off=config.back_off))
 
 
 def data(config: Config):

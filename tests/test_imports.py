@@ -41,7 +41,14 @@ MAY_IMPORT = {
 EXPERIMENTS_ARE_FOR = {"cli"}
 
 # Modules that take their time to import, and where they may be imported at all (they are imported there when they are needed).
-HEAVY = {"orbax": {"checkpoint"}, "tyro": {"cli"}, "grain": {"data"}, "tensorflow_datasets": {"data"}, "PIL": {"data", "hooks"}}
+HEAVY = {
+  "orbax": {"checkpoint"},
+  "tyro": {"cli"},
+  "grain": {"data"},
+  "tensorflow_datasets": {"data"},
+  "PIL": {"data", "hooks", "tasks"},
+  "constriction": {"tasks"},
+}
 
 NEVER_IMPORTED = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "torch", "tensorflow"}
 NEVER_CALLED = {"eval", "exec", "compile", "__import__", "yaml.load", "yaml.unsafe_load", "torch.load", "os.system"}

@@ -4,14 +4,14 @@ The order within each: whatever can be wrong with the input, then the first byte
 """
 
 import dataclasses
-import io
 import json
 import pathlib
 
 import experiments
 from gm_jax import runs
-from gm_jax.cli import opened, tables
+from gm_jax.cli import arrays, opened, tables
 from gm_jax.cli.classify import classify
+from gm_jax.cli.compress import compress, decompress
 from gm_jax.cli.options import alternatives, check_range, parse
 from gm_jax.cli.outliers import outliers
 from gm_jax.errors import UserError
@@ -69,16 +69,15 @@ def sample(options, rest) -> int:
   check_range("--seed", options.seed, 0, 2**32 - 1)
   run = opened.open_run(options.run)
   out = options.out or runs.samples(options.run) / f"seed-{options.seed}.png"
-  if out.suffix not in (".png", ".npy"):
-    raise UserError(f"--out {str(out)!r}: take a name that ends in .png, a picture, or .npy, an array [N, H, W, C]")
-  if options.out and not out.parent.is_dir():
-    raise UserError(f"--out {str(out)!r}: there is no directory {str(out.parent)!r}")
+  arrays.check_picture(out)
+  if options.out:
+    arrays.check_place(out)
   if options.label is not None:
     if not run.num_labels:
       raise UserError(f"--label {options.label}: the data of {options.run} have no labels")
     check_range("--label", options.label, 0, run.num_labels - 1)
 
-  from gm_jax import hooks, parallel, sampling
+  from gm_jax import parallel, sampling
 
   model = run.module.model(run.config)
   step, state = opened.restore(run, model, parallel.single())
@@ -86,7 +85,7 @@ def sample(options, rest) -> int:
     raise UserError(f"--label {options.label}: {run.name} is not a conditional model; leave it out")
   condition = None if options.label is None else [options.label] * options.num
   images = sampling.draw(model, state, seed=options.seed, num=options.num, condition=condition)
-  runs.write_atomically(out, _npy(images) if out.suffix == ".npy" else hooks.png(images))
+  arrays.write(out, images)
   print(f"{options.num} samples of {options.run} after step {step}, seed {options.seed}: {out}")
   return 0
 
@@ -203,16 +202,10 @@ COMMANDS = {
   "evaluate": evaluate,
   "classify": classify,
   "outliers": outliers,
+  "compress": compress,
+  "decompress": decompress,
   "picture": picture,
   "parameters": parameters,
   "verify": verify,
   "doctor": doctor,
 }
-
-
-def _npy(images) -> bytes:
-  import numpy as np
-
-  file = io.BytesIO()
-  np.save(file, images, allow_pickle=False)
-  return file.getvalue()

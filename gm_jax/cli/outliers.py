@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gm_jax.cli import opened, tables
+from gm_jax.cli import arrays, opened, tables
 from gm_jax.cli.options import check_range
 from gm_jax.errors import NonFiniteError, UserError
 
@@ -33,7 +33,7 @@ def outliers(options, rest) -> int:
   check_range("--num", options.num, 2 * GROUP, 10**6)
   subjects = [_subject(path) for path in options.run]
   background = _background(options.background, subjects) if options.background else None
-  own = [_first(subject.splits["test"], options.num) for subject in subjects]
+  own = [arrays.first(subject.splits["test"], options.num) for subject in subjects]
   kinds = [_kinds(subject, inliers, options) for subject, inliers in zip(subjects, own)]  # all, before the first is scored
   tables_of = [_areas(*case, background, options) for case in zip(subjects, own, kinds)]
   report = {
@@ -48,7 +48,7 @@ def _areas(subject: Subject, inliers, kinds: dict, background: Subject | None, o
   """The rows of one run, and what they were measured under."""
   from gm_jax.tasks import outliers as scoring
 
-  train = _first(subject.splits["train"], options.num)
+  train = arrays.first(subject.splits["train"], options.num)
   typical = float(subject.score(train, options.seed).mean())
   in_nats = subject.reports != "reconstruction"  # and nats can be subtracted from nats
 
@@ -57,7 +57,7 @@ def _areas(subject: Subject, inliers, kinds: dict, background: Subject | None, o
     if background:
       base = background.score(dataset, options.seed)
     elif in_nats:
-      base = scoring.compressed_nats(_read(dataset, options.seed))
+      base = scoring.compressed_nats(arrays.read(dataset, options.seed))
     return scoring.scores(subject.score(dataset, options.seed), typical, base, GROUP)
 
   path, usual, rows = str(subject.run.path), scores(inliers), []
@@ -118,16 +118,6 @@ def _background(path, subjects: list[Subject]) -> Subject:
   return background
 
 
-def _first(dataset, num: int):
-  """The first `num` examples, in memory, to be transformed when they are read."""
-  import numpy as np
-
-  from gm_jax import data
-
-  arrays = dataset.gather(np.arange(min(num, len(dataset))))
-  return data.Dataset(arrays, dataset.protocol, dataset.transform)
-
-
 def _kinds(subject: Subject, inliers, options) -> dict:
   """The other kinds of image as data sets like the run's own: {kind: Dataset}."""
   from gm_jax import data
@@ -163,15 +153,7 @@ def _foreign(name: str, subject: Subject, options):
     dataset = data.tfds_images(name, "test", directory, size=height, channels=channels, budget=0)
   except UserError as error:
     raise UserError(f"--against {name!r} is none of {', '.join(KINDS)}; and as a TFDS set: {error}") from None
-  return _first(dataset, options.num).arrays["image"]
-
-
-def _read(dataset, seed: int):
-  """The images as the model sees them, uint8 [N, H, W, C]."""
-  from gm_jax import data
-
-  batch, _ = next(data.epoch(dataset, len(dataset), seed))
-  return batch["image"]
+  return arrays.first(dataset, options.num).arrays["image"]
 
 
 def _text(report: dict) -> str:

@@ -81,6 +81,22 @@ def parser() -> Parser:
   outliers.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: %(default)s)")
   outliers.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
+  compress = add("compress", "put images into a file without loss, at the length that a run's likelihood promises")
+  compress.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  compress.add_argument("--out", type=pathlib.Path, metavar="F", required=True, help="the file to write, F.gmz")
+  compress.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
+  compress.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
+  compress.add_argument("--num", type=int, metavar="N", help="the first so many (default: all)")
+  compress.add_argument("--batch-size", type=int, default=1000, metavar="B", help="images at a time (default: %(default)s)")
+  compress.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  compress.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+  decompress = add("decompress", "the images in a file that `gm-jax compress` wrote by the same run, every bit of them")
+  decompress.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  decompress.add_argument("file", type=pathlib.Path, metavar="F.gmz", help="the file")
+  decompress.add_argument("--out", type=pathlib.Path, metavar="F", required=True, help="F.npy, an array, or F.png")
+  decompress.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
   verify = add("verify", "check every file of a run's checkpoints against its SHA-256")
   verify.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
 

@@ -61,8 +61,8 @@ def chow_liu(levels: int = 2, *, weight: float = 1.0) -> GenerativeModel:
   return GenerativeModel(init, step, sample, evaluate)
 
 
-def fit(state: State, weight: float) -> Tables:
-  """The tree and its tables."""
+def fit(state: State, weight: float = 1.0) -> Tables:
+  """The tree and its tables; `weight` as for `chow_liu`."""
   *_, num, levels = state.pairs.shape
   pairs = state.pairs.reshape(num, levels, num, levels)
   order, parents = spanning_tree(mutual_information(pairs))

@@ -192,12 +192,17 @@ def log_prob(tables: Tables, x):
   return tables.log_probs.at[variables, contexts(x, tables.parents, tables.strides), x].get(mode="promise_in_bounds").sum(1)
 
 
+def conditional(tables: Tables, x, variable):
+  """log p(x_variable = v | its parents) for each level v: x int32 [B, D] -> [B, L]."""
+  context = (x[:, tables.parents[variable]] * tables.strides[variable][None]).sum(1)
+  return tables.log_probs[variable, context]
+
+
 def ancestral(key, tables: Tables, num: int):
   """Draws, one variable after another and parents first: int32 [num, D]."""
 
   def draw(x, variable):
-    context = (x[:, tables.parents[variable]] * tables.strides[variable][None]).sum(1)
-    logits = tables.log_probs[variable, context]  # [num, L]
+    logits = conditional(tables, x, variable)
     return x.at[:, variable].set(random.categorical(jax.random.fold_in(key, variable), logits)), None
 
   return jax.lax.scan(draw, jnp.zeros((num, len(tables.order)), jnp.int32), tables.order)[0]

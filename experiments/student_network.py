@@ -16,7 +16,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from experiments import base, plots
+from experiments import base, laws, plots
 from gm_jax import data as data_sets
 from gm_jax import images, random
 from gm_jax.core import GenerativeModel
@@ -71,13 +71,7 @@ def students(config: Config, seed: int):
 
 
 def measure(config: Config):
-  evaluate = model(config).evaluate
-
-  def measured(key, state, batch):
-    nll = evaluate(key, state, batch)["nll"]
-    return {"nll": nll, "gap": batch["true_log_prob"] + nll}
-
-  return measured
+  return laws.gap(model(config).evaluate)
 
 
 def learnt(state: counting.State) -> bayesian_network.Network:

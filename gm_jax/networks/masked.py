@@ -18,6 +18,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gm_jax.networks.dropout import Dropout
+
 
 class Degrees(NamedTuple):
   """Who sees whom."""
@@ -69,6 +71,7 @@ class MaskedMLP(nn.Module):
   hidden: Sequence[int]
   activation: Callable = nn.relu
   direct: bool = False  # whether inputs are also connected to the outputs without a layer between
+  dropout: float = 0.0  # of the inputs, in training
 
   def setup(self):
     sizes, zeros = (self.num_inputs, *self.hidden, self.num_inputs), nn.initializers.zeros_init()
@@ -77,8 +80,10 @@ class MaskedMLP(nn.Module):
     self.kernels = [param("kernel", i, init, *sizes[i : i + 2]) for i in range(len(sizes) - 1)]
     self.biases = [param("bias", i, zeros, size) for i, size in enumerate(sizes[1:])]
     self.shortcut = param("direct", 0, zeros, self.num_inputs, self.num_inputs) if self.direct else None
+    self.lose = Dropout(self.dropout)
 
-  def __call__(self, x, degrees: Degrees):
+  def __call__(self, x, degrees: Degrees, train: bool):
+    x = self.lose(x, train)
     before, values = degrees.inputs, x
     for kernel, bias, behind in zip(self.kernels, self.biases, degrees.hidden):
       values = self.activation(values @ (kernel * (before[:, None] <= behind[None])) + bias[None])

@@ -78,7 +78,7 @@ def made(
 
   def objective(network, key, batch, train):
     x = read(batch["image"])
-    log_prob = lambda degrees: bernoulli_log_prob(network(x, degrees), x)
+    log_prob = lambda degrees: bernoulli_log_prob(network(x, degrees, train), x)
     return -(log_prob(orders.draw(key)) if train else of_ensemble(log_prob, orders.ensemble)), {}
 
   def sample(network, key, num, condition):

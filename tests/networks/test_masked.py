@@ -24,22 +24,26 @@ networks = pytest.mark.parametrize("name", NETWORKS)
 def x_and_variables(name, num=3):
   network = NETWORKS[name]
   x = np.random.default_rng(0).normal(size=(num, SIZE)).astype(np.float32)
-  return network, x, noisy(network.init, x, masked.raster(SIZE, network.hidden), size=0.5)
+  return network, x, noisy(network.init, x, masked.raster(SIZE, network.hidden), False, size=0.5)
 
 
 @networks
-def test_outputs_see_the_inputs_before_them_in_any_order(name):
+@pytest.mark.parametrize("order", ["raster", "shuffled"])
+def test_outputs_see_the_inputs_before_them_in_any_order(name, order):
   network, x, variables = x_and_variables(name)
-  for degrees in [masked.raster(SIZE, network.hidden), masked.shuffled(jax.random.key(2), SIZE, network.hidden)]:
-    order = np.asarray(masked.order_of(degrees))
-    assert_causal(lambda x: network.apply(variables, x, degrees), x, order)
+  shuffled = masked.shuffled(jax.random.key(2), SIZE, network.hidden)
+  degrees = masked.raster(SIZE, network.hidden) if order == "raster" else shuffled
+  # In training, with inputs lost at random; the examples lose different ones, so all of them together lose none.
+  network = network.clone(dropout=0.3)
+  train = lambda x: network.apply(variables, x, degrees, True, rngs={"dropout": jax.random.key(1)})
+  assert_causal(train, np.tile(x, (4, 1)), np.asarray(masked.order_of(degrees)))
 
 
 @networks
 def test_every_allowed_pair_is_connected(name):
   """With layers this wide no input is lost on the way to a later output."""
   network, x, variables = x_and_variables(name, num=1)
-  jacobian = jax.jacobian(lambda x: network.apply(variables, x[None], masked.raster(SIZE, network.hidden))[0])(x[0])
+  jacobian = jax.jacobian(lambda x: network.apply(variables, x[None], masked.raster(SIZE, network.hidden), False)[0])(x[0])
   assert bool((np.tril(jacobian != 0, -1) == np.tril(np.ones((SIZE, SIZE), bool), -1)).all())
 
 
@@ -47,7 +51,8 @@ def test_every_allowed_pair_is_connected(name):
 def test_one_input_at_a_time_gives_the_same_outputs(name):
   network, x, variables = x_and_variables(name)
   # Another order, and other units, for each example.
-  degrees = jax.vmap(lambda key: masked.shuffled(key, SIZE, network.hidden))(jax.random.split(jax.random.key(5), 3))
+  each = [masked.shuffled(key, SIZE, network.hidden) for key in jax.random.split(jax.random.key(5), 3)]
+  degrees = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
   orders = jax.vmap(masked.order_of)(degrees)
 
   def walk(network):
@@ -57,7 +62,7 @@ def test_one_input_at_a_time_gives_the_same_outputs(name):
       seen = network.see(seen, degrees, which, x[jnp.arange(3), which])
     return outputs
 
-  whole = [network.apply(variables, x[i : i + 1], jax.tree.map(lambda leaf: leaf[i], degrees))[0] for i in range(3)]
+  whole = [network.apply(variables, row[None], own, False)[0] for row, own in zip(x, each)]
   np.testing.assert_allclose(network.apply(variables, method=walk), jnp.stack(whole), rtol=1e-5, atol=1e-5)
 
 
@@ -69,7 +74,7 @@ def test_two_masks_in_turn_leave_alone_what_they_hide():
 
   @jax.jit
   def step(variables, degrees):
-    loss = lambda variables: ((network.apply(variables, x, degrees) - x) ** 2).mean()
+    loss = lambda variables: ((network.apply(variables, x, degrees, True) - x) ** 2).mean()
     updates, _ = optimizer.update(jax.grad(loss)(variables), optimizer.init(variables))
     return optax.apply_updates(variables, updates)
 
@@ -109,6 +114,6 @@ def test_an_order_is_kept():
 def test_an_image_of_one_pixel_has_a_bias_and_nothing_to_see():
   network = MaskedMLP(1, (3,), direct=True)
   degrees = masked.raster(1, (3,))
-  variables = noisy(network.init, jnp.zeros((2, 1)), degrees)
-  outputs = network.apply(variables, jnp.array([[0.0], [1.0]]), degrees)
+  variables = noisy(network.init, jnp.zeros((2, 1)), degrees, False)
+  outputs = network.apply(variables, jnp.array([[0.0], [1.0]]), degrees, False)
   np.testing.assert_array_equal(outputs[0], outputs[1])

@@ -29,7 +29,7 @@ def assert_causal(logits, x, order):
     assert not jacobian[i, :, np.arange(num) != i].any()
   own = jacobian[np.arange(num), :, np.arange(num)]  # [B, out, in]
   assert not own[:, place[:, None] <= place[None]].any()
-  assert all(own[:, order[t], order[t - 1]].any() for t in range(1, size))
+  assert all(own[:, order[t], order[t - 1]].any() for t in range(1, size))  # in some example
 
 
 def assert_law(pictures, log_probs):

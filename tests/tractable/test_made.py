@@ -23,13 +23,13 @@ ENSEMBLE = made.ensemble(jax.random.key(3), NETWORK, 3)
 
 @pytest.fixture(scope="module")
 def variables():
-  return noisy(NETWORK.init, pixels.X[:1], masked.raster(9, NETWORK.hidden), size=1.0)
+  return noisy(NETWORK.init, pixels.X[:1], masked.raster(9, NETWORK.hidden), False, size=1.0)
 
 
 @jax.jit
 def log_prob(variables, degrees):
   """log p of all 512 images in one order."""
-  return flat.pixel_log_probs(NETWORK.apply(variables, pixels.X, degrees), pixels.X).sum(1)
+  return flat.pixel_log_probs(NETWORK.apply(variables, pixels.X, degrees, False), pixels.X).sum(1)
 
 
 known_first = jax.jit(lambda key, known: made.known_first(key, known, NETWORK.hidden))
@@ -73,7 +73,7 @@ def test_drawn_logits_are_those_of_the_finished_image(variables):
   draw = lambda network, key: made._draw(network, key, degrees, jnp.zeros((40, 9)), jnp.zeros((40, 9), bool))
   x, logits = jax.jit(nn.apply(draw, NETWORK))(variables, jax.random.key(0))
   assert len(np.unique(x, axis=0)) > 10
-  whole = jax.jit(jax.vmap(lambda x, degrees: NETWORK.apply(variables, x[None], degrees)[0]))(x, degrees)
+  whole = jax.jit(jax.vmap(lambda x, degrees: NETWORK.apply(variables, x[None], degrees, False)[0]))(x, degrees)
   np.testing.assert_allclose(logits, whole, rtol=1e-5, atol=2e-5)
 
 
@@ -85,7 +85,7 @@ def test_a_batch_of_training_has_one_order_and_another_key_another():
   assert set(which) == {0, 1, 2}
   assert len({tuple(np.asarray(fresh.draw(key).inputs)) for key in keys}) == 30
 
-  variables = noisy(NETWORK.init, pixels.X[:1], masked.raster(9, NETWORK.hidden))
+  variables = noisy(NETWORK.init, pixels.X[:1], masked.raster(9, NETWORK.hidden), False)
   model = made.made(NETWORK, several, optax.sgd(0.0), pixels.SHAPE)
   batch = {"image": pixels.PICTURES}
   state = model.init(jax.random.key(0), batch)
@@ -133,7 +133,7 @@ def test_completions_follow_the_conditional_law_and_keep_what_is_known(variables
   degrees = known_first(jax.random.split(key)[0], jnp.asarray(np.tile(known, (num, 1))))
   # The law of the draws: the mean over the orders that were used of their conditionals.
   hole = np.flatnonzero((pixels.ALL.reshape(512, 9)[:, known] == np.asarray(pixels.X)[0b110010011, known][None]).all(1))
-  logits = lambda degrees: flat.pixel_log_probs(NETWORK.apply(variables, pixels.X[hole], degrees), pixels.X[hole])
+  logits = lambda degrees: flat.pixel_log_probs(NETWORK.apply(variables, pixels.X[hole], degrees, False), pixels.X[hole])
   each = jax.lax.map(lambda degrees: logits(degrees)[:, ~known].sum(1), degrees)
   np.testing.assert_allclose(np.exp(each).sum(1), 1, rtol=1e-4)
   law = np.zeros(512)
@@ -155,7 +155,7 @@ def test_a_completion_is_a_function_of_its_own_row(variables):
 
 def test_without_a_hidden_layer_it_is_an_fvsbn():
   network, other = MaskedMLP(9, ()), FVSBN(9)
-  variables = noisy(network.init, pixels.X[:1], masked.raster(9, ()))["params"]
+  variables = noisy(network.init, pixels.X[:1], masked.raster(9, ()), False)["params"]
   params = {"weight": variables["kernel_0"], "bias": variables["bias_0"]}
-  ours = network.apply({"params": variables}, pixels.X, masked.raster(9, ()))
+  ours = network.apply({"params": variables}, pixels.X, masked.raster(9, ()), False)
   np.testing.assert_allclose(ours, other.apply({"params": params}, pixels.X, True), rtol=1e-5, atol=1e-6)

@@ -93,7 +93,9 @@ class CausalConv(nn.Module):
     else:
       shape = len(x), above + at.height, left + at.width + right, x.shape[-1]
       seen = self.variable("cache", "seen", jnp.zeros, shape, x.dtype)
-      seen.value = jax.lax.dynamic_update_slice(seen.value, x, (0, above + at.row, left + at.first_column, 0))
+      write = lambda memory: jax.lax.dynamic_update_slice(memory, x, (0, above + at.row, left + at.first_column, 0))
+      # Always so; but without a choice the compiler fuses this with the reading below and then copies all of the memory.
+      seen.value = jax.lax.cond(at.row >= 0, write, lambda memory: memory, seen.value)
       memory = seen.value
     size = len(x), kernel_size[0], kernel_size[1] + at.num_columns - 1, memory.shape[-1]
     return conv(jax.lax.dynamic_slice(memory, (0, at.row, at.first_column, 0), size))

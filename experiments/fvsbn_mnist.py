@@ -17,7 +17,8 @@ import optax
 from experiments.base import Run, binarized_mnist
 from experiments.penalties import lasso
 from gm_jax.core import GenerativeModel
-from gm_jax.tractable.fvsbn import fvsbn
+from gm_jax.tractable import sequential
+from gm_jax.tractable.fvsbn import FVSBN, fvsbn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Config(Run):
 def model(config: Config) -> GenerativeModel:
   rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
   return fvsbn(optax.chain(lasso(weight=config.penalty), optax.adam(rate)), (28, 28, 1), decay=config.decay)
+
+
+def conditionals(config: Config) -> sequential.Sequential:
+  del config
+  return sequential.flat(FVSBN(28 * 28), (28, 28, 1))
 
 
 def data(config: Config):

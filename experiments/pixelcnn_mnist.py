@@ -14,7 +14,7 @@ import optax
 from experiments.base import Run, binarized_mnist
 from gm_jax.core import GenerativeModel
 from gm_jax.networks import pixelcnn
-from gm_jax.tractable import autoregressive
+from gm_jax.tractable import autoregressive, sequential
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,19 @@ class Config(Run):
   LEAST = Run.LEAST | {"features": 2}
 
 
+def network(config: Config) -> pixelcnn.PixelCNN:
+  return pixelcnn.PixelCNN(outputs=1, features=config.features, blocks=config.blocks)
+
+
 def model(config: Config) -> GenerativeModel:
-  network = pixelcnn.PixelCNN(outputs=1, features=config.features, blocks=config.blocks)
   optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
   return autoregressive.autoregressive(
-    network, autoregressive.bernoulli(), optimizer, (28, 28, 1), scan=pixelcnn.cached(), decay=config.decay
+    network(config), autoregressive.bernoulli(), optimizer, (28, 28, 1), scan=pixelcnn.cached(), decay=config.decay
   )
+
+
+def conditionals(config: Config) -> sequential.Sequential:
+  return sequential.network(network(config), autoregressive.bernoulli(), (28, 28, 1), pixelcnn.cached())
 
 
 def data(config: Config):

@@ -27,21 +27,23 @@ FAMILIES = {
 
 
 def families() -> str:
-  """A row for each family that has members: what is known, who lives there, and what its experiments gave."""
-  rows = ["| family | what is known | `evaluate` reports | members | experiments |", "|---|---|---|---|---|"]
+  """A row for each family that has members: what is known and who lives there; then a row for each experiment."""
+  rows = ["| family | what is known | `evaluate` reports | members |", "|---|---|---|---|"]
+  results = ["| experiment | minutes | measured |", "|---|---|---|"]
   headers = experiments.headers()
   for family, (known, reports) in FAMILIES.items():
     members = sorted(path for path in (ROOT / "gm_jax" / family).glob("*.py") if path.stem != "__init__")
-    results = "<br>".join(_result(header) for header in headers if header.family == family)
     if members:
       links = ", ".join(f"[{path.stem}](gm_jax/{family}/{path.name})" for path in members)
-      rows.append(f"| [{family}](gm_jax/{family}/__init__.py) | {known} | `{reports}` | {links} | {results} |")
-  return "\n".join(rows)
+      rows.append(f"| [{family}](gm_jax/{family}/__init__.py) | {known} | `{reports}` | {links} |")
+    results += [_result(header) for header in headers if header.family == family]
+  return "\n".join([*rows, "", *results])
 
 
 def _result(header: experiments.Header) -> str:
   name = f"[`{header.name}`](experiments/{header.name}.py)"
-  return f"{name}: {header.promise}" if header.promise else name
+  measured = experiments.UNMEASURED not in (header.minutes, header.expected)
+  return f"| {name} | {header.minutes}, {header.hardware} | {header.expected} |" if measured else f"| {name} | | |"
 
 
 def measured() -> str:
@@ -77,12 +79,36 @@ def _loop(record) -> str:
   )
 
 
-SENTENCES = {"conv": _conv, "imports": _imports, "loop": _loop}
+def _compression(record) -> str:
+  best = min(record["rows"].values(), key=lambda row: row["bits_per_image"]["file"])
+  bits = best["bits_per_image"]
+  other = min((name for name in bits if name not in ("file", "likelihood")), key=bits.get)
+  return (
+    f"The {best['count']:,} test images of {best['data']} take {bits['file']:.1f} bits each on disk by `{best['experiment']}`, "
+    f"whose likelihood promises {bits['likelihood']:.1f}, and {bits[other]:.0f} as {other}; every bit comes back."
+  )
+
+
+SENTENCES = {"compression": _compression, "conv": _conv, "imports": _imports, "loop": _loop}
+
+
+def compression() -> str:
+  """A table of what test images take on disk: a row for each run, the best last, and for each general format."""
+  record = json.loads((ROOT / "benchmarks" / "results" / "compression.json").read_text())
+  runs = sorted(record["rows"].values(), key=lambda row: -row["bits_per_image"]["file"])
+  others = {name: bits for name, bits in runs[0]["bits_per_image"].items() if name not in ("file", "likelihood")}
+  rows = ["| bits per image | on disk | promised | seconds there and back |", "|---|---|---|---|"]
+  rows += [f"| {name} | {bits:.1f} | | |" for name, bits in sorted(others.items(), key=lambda other: -other[1])]
+  for run in runs:
+    name, bits = f"[`{run['experiment']}`](experiments/{run['experiment']}.py) {run['options']}", run["bits_per_image"]
+    times = f"{run['compress_seconds']:.0f}, {run['decompress_seconds']:.0f}"
+    rows.append(f"| {name.strip()} | {bits['file']:.1f} | {bits['likelihood']:.1f} | {times} |")
+  return "\n".join(rows)
 
 
 def generated(text: str) -> str:
   """README.md with its generated parts written anew."""
-  for name, write in (("families", families), ("measured", measured)):
+  for name, write in (("families", families), ("measured", measured), ("compression", compression)):
     begin, end = f"<!-- {name}: written by benchmarks/readme.py -->", f"<!-- end of {name} -->"
     part = f"{begin}\n{write()}\n{end}"
     text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, part=part: part, text, flags=re.DOTALL)

@@ -18,8 +18,8 @@ import optax
 from experiments.base import Run, binarized_mnist
 from experiments.penalties import lasso
 from gm_jax.core import GenerativeModel
-from gm_jax.networks.masked import MaskedMLP
-from gm_jax.tractable import made
+from gm_jax.networks import masked
+from gm_jax.tractable import made, sequential
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +35,18 @@ class Config(Run):
   sample_every: int = 10_000
 
 
+def network(config: Config) -> masked.MaskedMLP:
+  return masked.MaskedMLP(784, config.hidden, direct=True, dropout=config.dropout)
+
+
 def model(config: Config) -> GenerativeModel:
-  network = MaskedMLP(784, config.hidden, direct=True, dropout=config.dropout)
   rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
   optimizer = optax.chain(lasso(direct_0=config.penalty), optax.adam(rate))
-  return made.made(network, made.raster(network), optimizer, (28, 28, 1), decay=config.decay)
+  return made.made(network(config), made.raster(network(config)), optimizer, (28, 28, 1), decay=config.decay)
+
+
+def conditionals(config: Config) -> sequential.Sequential:
+  return sequential.masked(network(config), masked.raster(784, config.hidden))
 
 
 def data(config: Config):

@@ -4,7 +4,7 @@ With `--parents` 2, 4 and 6 it scores 118.70, 104.35 and 101.88; ten parents and
 
 Family: tractable
 Command: gm-jax train neighbourhood_mnist --data-dir DIR
-Hardware: 2 CPU cores
+Hardware: 2 CPU cores, shared with other work
 Minutes: 0.2
 Expected: nll 98.02 +- 0.23 nats on the 10,000 test images, exact, with 10 parents
 """

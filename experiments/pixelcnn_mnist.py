@@ -19,14 +19,14 @@ from gm_jax.tractable import autoregressive, sequential
 
 @dataclasses.dataclass(frozen=True)
 class Config(Run):
-  steps: int = 4000  # 5 epochs
+  steps: int = 2000  # 2.6 epochs
   batch_size: int = 64
   learning_rate: float = 1e-3  # of Adam, falling to nothing along a cosine
   features: int = 64
   blocks: int = 5
   decay: float = 0.999  # of the average of the parameters
-  save_every: int = 1000
-  sample_every: int = 2000
+  save_every: int = 500
+  sample_every: int = 1000
 
   LEAST = Run.LEAST | {"features": 2}
 

@@ -5,7 +5,7 @@ badly, since at the border of the image nothing varies.
 
 Family: tractable
 Command: gm-jax train ppca_mnist --data-dir DIR
-Hardware: 2 CPU cores
+Hardware: 2 CPU cores, shared with other work
 Minutes: 0.4
 Expected: nll 7.043 +- 0.003 bits/dim on the 10,000 test images, dequantised
 """

@@ -6,7 +6,7 @@ to think of the letter, of the mind and of the course as one hears more (Koller 
 
 Family: tractable
 Command: gm-jax train student_network
-Hardware: 2 CPU cores
+Hardware: 2 CPU cores, shared with other work
 Minutes: 0.2
 Expected: gap 0.0002 +- 0.0004 nats on 10,000 test students (theory: 15 parameters / (2 * 10,000 students) = 0.00075)
 """

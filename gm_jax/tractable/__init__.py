@@ -11,5 +11,7 @@ dimension are `images.bits_per_dim(nll, H * W * C)`), of the density where point
 Here live, from the plainest: `gaussian` (closed form, principal directions, probabilistic PCA), `mixture` with `components`
 (EM) and `mixture_by_gradient`, `infinite_mixture` (a continuum of components, by quadrature), `bayesian_network` (a graph with
 tables, and exact answers), `counting` (such networks over pixels: factorised, Markov chain, causal neighbourhoods) and
-`chow_liu` (the best tree).
+`chow_liu` (the best tree).  Then the networks that predict each pixel from those before it: `fvsbn`, `nade` and `made` of
+pixels laid `flat`, and `autoregressive` for causal convolutions (PixelCNN, Gated PixelCNN).  `sequential` is what a compressor
+needs of all that go pixel by pixel.
 """

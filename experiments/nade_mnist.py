@@ -16,6 +16,7 @@ import optax
 
 from experiments.base import Run, binarized_mnist
 from gm_jax.core import GenerativeModel
+from gm_jax.tractable import sequential
 from gm_jax.tractable.nade import NADE, nade
 
 
@@ -35,6 +36,10 @@ class Config(Run):
 def model(config: Config) -> GenerativeModel:
   rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
   return nade(NADE(784, config.num_hidden), optax.adam(rate), (28, 28, 1), decay=config.decay)
+
+
+def conditionals(config: Config) -> sequential.Sequential:
+  return sequential.flat(NADE(784, config.num_hidden), (28, 28, 1))
 
 
 def data(config: Config):

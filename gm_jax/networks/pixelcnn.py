@@ -26,21 +26,22 @@ class PixelCNN(nn.Module):
   first_reach: int = 3
   num_classes: int = 0  # 0: unconditional
   rate: float = 0.0  # of dropout
+  groups: int = 0  # of features; 0: one for each channel of the image, 1: no channel sees another of its own pixel
 
   @nn.compact
   def __call__(self, x, train: bool, label=None, at: Place | None = None):
-    channels = x.shape[-1]
-    look = lambda reach, features, **options: _Around(features, reach, channels, **options)
+    groups = self.groups or x.shape[-1]
+    look = lambda reach, features, **options: _Around(features, reach, groups, **options)
     h = look(self.first_reach, self.features, first=True)(x, at)
     if self.num_classes:
       h += nn.Dense(self.features, use_bias=False)(jax.nn.one_hot(label, self.num_classes))[:, None, None]
     for _ in range(self.blocks):
-      inner = Pixelwise(self.features // 2, channels)(nn.relu(h))
+      inner = Pixelwise(self.features // 2, groups)(nn.relu(h))
       inner = look(self.reach, self.features // 2)(nn.relu(inner), at)
       inner = Dropout(self.rate)(nn.relu(inner), train)
-      h += Pixelwise(self.features, channels)(inner)
-    h = Pixelwise(self.features, channels)(nn.relu(h))
-    return Pixelwise(self.outputs, channels)(nn.relu(h))
+      h += Pixelwise(self.features, groups)(inner)
+    h = Pixelwise(self.features, groups)(nn.relu(h))
+    return Pixelwise(self.outputs, groups)(nn.relu(h))
 
 
 def cached() -> Scan:
@@ -67,7 +68,7 @@ class _Around(nn.Module):
 
   features: int
   reach: int
-  channels: int
+  groups: int
   first: bool = False
 
   @nn.compact
@@ -76,18 +77,18 @@ class _Around(nn.Module):
     above = CausalConv(self.features, (-reach, -1), (-reach, reach), **bare)(x, at)
     left = CausalConv(self.features, (0, 0), (-reach, -1), **bare)(x, at)
     own = x if at is None or not self.first else at.of(x)
-    return above + left + Pixelwise(self.features, self.channels, strict=self.first)(own)
+    return above + left + Pixelwise(self.features, self.groups, strict=self.first)(own)
 
 
 class GatedPixelCNN(nn.Module):
-  """x [B, H, W, channels], label int32 [B] or None -> [B, H, W, outputs].
+  """x [B, H, W, C], label int32 [B] or None -> [B, H, W, outputs].
 
   Two stacks: the vertical one sees all rows above, the horizontal one its own row to the left and, at each layer, the vertical
   one.  Together they see all that comes before.  Units are tanh(a) * sigmoid(b).
   """
 
   outputs: int
-  channels: int = 1  # of the image
+  groups: int = 1  # of features: one for each channel of the image, or 1, and no channel sees another of its own pixel
   features: int = 32
   blocks: int = 7
   reach: int = 1
@@ -98,7 +99,7 @@ class GatedPixelCNN(nn.Module):
   def setup(self):
     reaches = [self.first_reach, *[self.reach] * self.blocks]
     layers = list(enumerate(reaches))
-    wide, groups = 2 * self.features, self.channels
+    wide, groups = 2 * self.features, self.groups
     self.down = [CausalConv(wide, (-r, 0 if i else -1), (-r, r), from_image=i == 0) for i, r in layers]
     self.right = [CausalConv(wide, (0, 0), (-r, -1), use_bias=False, from_image=i == 0) for i, r in layers]
     self.own = [Pixelwise(wide, groups, strict=i == 0) for i, _ in layers]
@@ -126,7 +127,7 @@ class GatedPixelCNN(nn.Module):
     for index, right in enumerate(self.right):
       own = at.of(x) if at is not None and index == 0 else h
       a = right(h, at) + self.own[index](own) + self.across[index](given[index]) + self._class_terms(label, index)[1]
-      new = self.mix[index](self.dropout(_gate(a, self.channels), train))
+      new = self.mix[index](self.dropout(_gate(a, self.groups), train))
       h = h + new if index else new
       skips += self.skip[index](h)
     return self.head(nn.relu(self.last(nn.relu(skips))))

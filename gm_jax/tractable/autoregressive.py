@@ -16,11 +16,12 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gm_jax import images, random
 from gm_jax.core import GenerativeModel, from_objective
-from gm_jax.distributions import bernoulli_log_prob, categorical_log_prob
+from gm_jax.distributions import bernoulli_log_prob, categorical_log_prob, discretized_logistic_log_prob
 from gm_jax.networks.causal import Scan, whole_passes
 
 
@@ -28,23 +29,21 @@ class Output(NamedTuple):
   """p(pixel | pixels before it), read off a network's outputs.
 
   Attributes:
+    levels: how many a channel can have, as images.to_levels counts them.
     width: `channels -> outputs per pixel`.
     looks: `channels -> how often a pixel is looked at while it is drawn`: once for each channel where the network is told the
       pixel's earlier channels, or once for all.
     read: `images uint8 [B, H, W, C] -> x`, what the network sees.
     log_prob: `(outputs [B, H, W, width], images) -> [B, H, W]`, in nats per pixel, all its channels together.
-    draw: `(key, outputs [B, width], pixel uint8 [B, C], channel, temperature) -> uint8 [B]`, the channel given earlier ones.
-    levels: how many a channel can have, as images.to_levels counts them.
     conditional: `(outputs [B, width], pixel uint8 [B, C], channel) -> log-probabilities of the channel's levels given earlier
       ones, [B, levels]`.
   """
 
+  levels: int
   width: Callable
   looks: Callable
   read: Callable
   log_prob: Callable
-  draw: Callable
-  levels: int
   conditional: Callable
 
 
@@ -54,38 +53,74 @@ def bernoulli() -> Output:
   def log_prob(outputs, pictures):
     return _each(bernoulli_log_prob, outputs, images.to_binary(pictures)).sum(-1)
 
-  def draw(key, outputs, pixel, channel, temperature):
-    del pixel
-    return images.from_unit(random.bernoulli(key, nn.sigmoid(outputs[:, channel] / temperature)).astype(jnp.float32))
-
   def conditional(outputs, pixel, channel):
     del pixel
     return nn.log_sigmoid(jnp.stack([-outputs[:, channel], outputs[:, channel]], 1))
 
-  return Output(lambda channels: channels, lambda channels: channels, images.to_binary, log_prob, draw, 2, conditional)
+  return Output(2, lambda channels: channels, lambda channels: channels, images.to_binary, log_prob, conditional)
 
 
 def categorical(levels: int = 256) -> Output:
   """Any of so many levels, each with a probability of its own."""
-
-  def read(pictures):
-    return images.to_levels(pictures, levels) * (2 / (levels - 1)) - 1
 
   def log_prob(outputs, pictures):
     x = images.to_levels(pictures, levels)
     logits = outputs.reshape(*x.shape, levels)
     return categorical_log_prob(logits.reshape(-1, x.shape[-1], levels), x.reshape(-1, x.shape[-1])).reshape(x.shape[:3])
 
-  def draw(key, outputs, pixel, channel, temperature):
-    del pixel
-    logits = outputs.reshape(len(outputs), -1, levels)[:, channel]
-    return images.from_levels(random.categorical(key, logits / temperature), levels)
-
   def conditional(outputs, pixel, channel):
     del pixel
     return nn.log_softmax(outputs.reshape(len(outputs), -1, levels)[:, channel], axis=1)
 
-  return Output(lambda channels: channels * levels, lambda channels: channels, read, log_prob, draw, levels, conditional)
+  width = lambda channels: channels * levels
+  return Output(levels, width, lambda channels: channels, _symmetric(levels), log_prob, conditional)
+
+
+def logistic_mixture(num_components: int = 5, levels: int = 256) -> Output:
+  """A mixture of logistics on the line of levels, the outermost taking the tails (PixelCNN++, Salimans et al. 2017).
+
+  A pixel's channels share the choice of a component; within it, a channel's mean moves with the true values of those before it,
+  so the network looks at a pixel once and need not be told of its channels (give it one group).
+  """
+  read, step = _symmetric(levels), 2 / (levels - 1)
+
+  def parts(outputs, channels):
+    """Logits [..., K], means and log-scales [..., C, K], and how the mean of one channel moves with another [..., C, C, K]."""
+    sizes = [1, channels, channels, channels * channels]
+    pieces = jnp.split(outputs.reshape(*outputs.shape[:-1], -1, num_components), np.cumsum(sizes)[:-1], axis=-2)
+    logits, means, log_scales, moves = pieces
+    moves = jnp.tanh(moves.reshape(*moves.shape[:-2], channels, channels, num_components))
+    before = np.tril(np.ones((channels, channels), np.float32), -1).reshape(*[1] * (moves.ndim - 3), channels, channels, 1)
+    return logits[..., 0, :], means, jnp.maximum(log_scales, -7.0), moves * before
+
+  def component_log_probs(outputs, x):
+    """Of each channel given those before it: x [..., C] -> log weights [..., K], log p [..., C, K]."""
+    logits, means, log_scales, moves = parts(outputs, x.shape[-1])
+    means = means + (moves * x[..., None, :, None]).sum(-2)
+    score = lambda x, mean, log_scale: discretized_logistic_log_prob(x, mean, log_scale, bin_width=step)
+    return nn.log_softmax(logits), _each(score, jnp.broadcast_to(x[..., None], means.shape), means, log_scales)
+
+  def log_prob(outputs, pictures):
+    log_weights, log_probs = component_log_probs(outputs, read(pictures))
+    return jax.nn.logsumexp(log_weights + log_probs.sum(-2), axis=-1)
+
+  def conditional(outputs, pixel, channel):
+    x = read(pixel)
+    log_weights, log_probs = component_log_probs(outputs, x)
+    # Earlier channels have told which component it is, by Bayes' rule.
+    earlier = jnp.arange(x.shape[1])[None, :, None] < channel
+    posterior = nn.log_softmax(log_weights + jnp.where(earlier, log_probs, 0).sum(1))  # [B, K]
+    at_level = lambda level: component_log_probs(outputs, x.at[:, channel].set(level * step - 1))[1][:, channel]
+    log_probs = jax.vmap(at_level, out_axes=1)(jnp.arange(levels))  # [B, levels, K]
+    return jax.nn.logsumexp(posterior[:, None] + log_probs, axis=2)
+
+  width = lambda channels: num_components * (1 + 2 * channels + channels**2)
+  return Output(levels, width, lambda channels: 1, read, log_prob, conditional)
+
+
+def _symmetric(levels: int) -> Callable:
+  """Images -> the nearest of so many levels, evenly from -1 to 1."""
+  return lambda pictures: images.to_levels(pictures, levels) * (2 / (levels - 1)) - 1
 
 
 def autoregressive(
@@ -102,7 +137,7 @@ def autoregressive(
 
   Args:
     network: `(x [B, H, W, C], train, label) -> outputs [B, H, W, output.width(C)]`; a label is passed where data have one.
-    output: `bernoulli()`, `categorical()` or your own.
+    output: `bernoulli()`, `categorical()`, `logistic_mixture()` or your own.
     optimizer: any optax transformation.
     image_shape: (H, W, C).
     scan: how the network runs pixel by pixel; by default whole passes, which any network can.
@@ -149,7 +184,9 @@ def complete(network, variables, output: Output, scan: Scan, key, pictures, num_
       outputs, memory = scan.pixel(network, variables, memory, output.read(image), label, row, column)
       for channel in [look] if looks > 1 else range(channels):
         old = image[:, row, column]
-        new = output.draw(jax.random.fold_in(pixel_key, channel), outputs, old, channel, temperature)
+        log_probs = output.conditional(outputs, old, channel)
+        new = random.categorical(jax.random.fold_in(pixel_key, channel), log_probs / temperature)
+        new = images.from_levels(new, output.levels)
         new = jnp.where(row * width + column < num_known, old[:, channel], new)
         image = image.at[:, row, column, channel].set(new)
     return (image, memory, row), None
@@ -170,6 +207,6 @@ def log_probs(network, variables, output: Output, pictures, label=None):
   return output.log_prob(network.apply(variables, output.read(pictures), train=False, label=label), pictures)
 
 
-def _each(log_prob, params, x):
-  """A log probability of every entry: [...] -> [...]."""
-  return log_prob(params.reshape(-1, 1), x.reshape(-1, 1)).reshape(x.shape)
+def _each(log_prob, *arrays):
+  """A log probability of every entry, given as an example of its own: arrays [...] -> [...]."""
+  return log_prob(*(array.reshape(-1, 1) for array in arrays)).reshape(arrays[0].shape)

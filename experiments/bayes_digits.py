@@ -19,7 +19,8 @@ Every `--density`, and two discriminative classifiers, on the test images; `pyth
   bernoulli              0.910 +- 0.017  0.383 +- 0.074              0.050    21.20 +- 0.24 (of black and white)
 
 Independent pixels know as little as it seems, and are sure of it: their log-loss is ten times that of the Gaussian.  `sphere`,
-`rank` and `share` are the best of a few by five-fold cross-validation on the training split.
+`rank` and `share` are the best of a few for Gaussians by five-fold cross-validation on the training split; Bernoullis take the
+same `share`.
 """
 
 import dataclasses

@@ -19,7 +19,7 @@ tested on the 299 test images.  Measured, from the lowest to the highest of thre
 So knowing p(x | y) does not make p(y | x) modest.  On pure noise Bayes' rule is surer of its answer than the network is: the
 Gaussians' log densities differ by hundreds of nats out there, and only differences count.  It also loses its accuracy sooner as
 noise grows.  What it has and the network lacks is p(x): it knows that this is no digit at all, from four tenths of noise on
-without a mistake to speak of.  An attack that knows the Gaussians and keeps below 24 levels goes unnoticed by p(x), though.
+without a mistake to speak of.  An attack that knows the Gaussians and keeps to 16 levels goes unnoticed by p(x), though.
 """
 
 import argparse

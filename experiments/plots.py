@@ -36,10 +36,3 @@ def density(axes, log_prob: Callable, reach: float, size: int = 200, title: str 
   axes.set_title(title, fontsize=9)
   axes.set_xticks([])
   axes.set_yticks([])
-
-
-def pictures_row(pictures: np.ndarray, scale: int = 1) -> np.ndarray:
-  """uint8 [N, H, W, C] in one row, each pixel enlarged: uint8 [H * scale, N * (W * scale + 1) - 1, C]."""
-  large = pictures.repeat(scale, 1).repeat(scale, 2)
-  gap = np.full((*large.shape[:2], 1, large.shape[-1]), 128, np.uint8)
-  return np.concatenate([piece for picture in zip(large, gap) for piece in picture][:-1], axis=1)

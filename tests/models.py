@@ -114,8 +114,9 @@ def in_any_order(network):
   return made.any_order(network, made.ensemble(jax.random.key(0), network, 3))
 
 
-def make_autoregressive(network, output, scan):
-  return autoregressive.autoregressive(network, output, optax.adam(1e-2, eps=1e-5), (8, 8, 1), scan=scan)
+def make_autoregressive(network, output, scan, num_classes=1):
+  optimizer = optax.adam(1e-2, eps=1e-5)
+  return autoregressive.autoregressive(network, output, optimizer, (8, 8, 1), scan=scan, num_classes=num_classes)
 
 
 def make_pixelcnn():
@@ -124,7 +125,7 @@ def make_pixelcnn():
 
 def make_gated_pixelcnn():
   network = pixelcnn.GatedPixelCNN(4, features=8, blocks=1, num_classes=10)
-  return make_autoregressive(network, autoregressive.categorical(4), pixelcnn.gated_cached())
+  return make_autoregressive(network, autoregressive.categorical(4), pixelcnn.gated_cached(), num_classes=10)
 
 
 MEMBERS = {

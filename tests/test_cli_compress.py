@@ -11,6 +11,7 @@ from PIL import Image
 from gm_jax import data
 from gm_jax.cli import main
 from tests import stand_ins
+from tests.stand_ins import printed
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +31,6 @@ def place(trained, tmp_path, monkeypatch):
     (tmp_path / run.name).symlink_to(run)
   monkeypatch.chdir(tmp_path)
   return tmp_path
-
-
-def printed(capfd, *arguments):
-  capfd.readouterr()
-  assert main([*arguments]) == 0
-  out, err = capfd.readouterr()
-  assert not err
-  return out
 
 
 def digits(split="test"):

@@ -11,6 +11,7 @@ from gm_jax import data, evaluation, parallel
 from gm_jax.cli import main, opened
 from gm_jax.tasks import outliers as scoring
 from tests import stand_ins
+from tests.stand_ins import printed
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +29,6 @@ def place(trained, tmp_path, monkeypatch):
   shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
   monkeypatch.chdir(tmp_path)
   return tmp_path
-
-
-def printed(capfd, *arguments):
-  capfd.readouterr()
-  assert main([*arguments]) == 0
-  out, err = capfd.readouterr()
-  assert not err
-  return out
 
 
 def files(place):

@@ -44,25 +44,6 @@ class PixelCNN(nn.Module):
     return Pixelwise(self.outputs, groups)(nn.relu(h))
 
 
-def cached() -> Scan:
-  """A `PixelCNN` pixel by pixel, each layer remembering what it was given."""
-
-  def apply(network, variables, memory, x, label, place):
-    outputs, changed = network.apply(
-      {**variables, "cache": memory}, x, train=False, label=label, at=place, mutable=["cache"]
-    )
-    return outputs, changed["cache"]
-
-  def begin(network, variables, x, label):
-    return _empty(lambda: network.apply(variables, x, train=False, label=label, at=_corner(x), mutable=["cache"])[1]["cache"])
-
-  def pixel(network, variables, memory, x, label, row, column):
-    outputs, memory = apply(network, variables, memory, x, label, Place(row, column, *x.shape[1:3]))
-    return outputs[:, 0, 0], memory
-
-  return Scan(begin, lambda network, variables, memory, x, label, row: memory, pixel)
-
-
 class _Around(nn.Module):
   """What is above within reach, what is to the left within reach, and the pixel itself as far as its channels allow."""
 
@@ -139,6 +120,20 @@ class GatedPixelCNN(nn.Module):
     return jnp.split(self.of_class[index](jax.nn.one_hot(label, self.num_classes))[:, None, None], 2, -1)
 
 
+def cached() -> Scan:
+  """A `PixelCNN` pixel by pixel, each layer remembering what it was given."""
+
+  def look(network, variables, cache, x, label, row, column):
+    at = Place(row, column, *x.shape[1:3])
+    outputs, changed = network.apply({**variables, "cache": cache}, x, train=False, label=label, at=at, mutable=["cache"])
+    return outputs[:, 0, 0], changed["cache"]
+
+  def begin(network, variables, x, label):
+    return _empty(lambda: look(network, variables, {}, x, label, 0, 0)[1])
+
+  return Scan(begin, lambda network, variables, memory, x, label, row: memory, look)
+
+
 def gated_cached() -> Scan:
   """A `GatedPixelCNN` pixel by pixel: the vertical stack a row at a time, the horizontal one a pixel at a time."""
 
@@ -176,10 +171,6 @@ def gated_cached() -> Scan:
 def _empty(memory):
   """Zeros of the shapes that `memory()` has, without computing it."""
   return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(memory))
-
-
-def _corner(x):
-  return Place(0, 0, *x.shape[1:3])
 
 
 def _gate(a, groups: int):

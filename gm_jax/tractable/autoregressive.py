@@ -130,6 +130,7 @@ def autoregressive(
   image_shape: tuple,
   *,
   scan: Scan | None = None,
+  num_classes: int = 1,
   decay: float = 0.999,
   temperature: float = 1.0,
 ) -> GenerativeModel:
@@ -141,6 +142,7 @@ def autoregressive(
     optimizer: any optax transformation.
     image_shape: (H, W, C).
     scan: how the network runs pixel by pixel; by default whole passes, which any network can.
+    num_classes: of a class-conditional network; samples without labels are of all classes, equally likely.
     decay: of the average that `sample` and `evaluate` read.
     temperature: of the draws; 1 for the model's own law.
   """
@@ -152,9 +154,10 @@ def autoregressive(
     return -output.log_prob(outputs, batch["image"]).sum((1, 2)), {}
 
   def sample(network, key, num, condition):
+    label_key, pixel_key = jax.random.split(key)
     blank = jnp.zeros((num, *image_shape), jnp.uint8)
-    label = jnp.zeros(num, jnp.int32) if condition is None else jnp.asarray(condition)
-    return complete(*network.unbind(), output, scan, key, blank, 0, label, temperature)
+    label = random.randint(label_key, num, (), 0, num_classes) if condition is None else jnp.asarray(condition)
+    return complete(*network.unbind(), output, scan, pixel_key, blank, 0, label, temperature)
 
   return from_objective(network, objective, sample, optimizer, reports="nll", decay=decay)
 

@@ -138,10 +138,10 @@ def counted(
     del key
     x = read(batch)
     cells = ((jnp.arange(len(parents))[None] * base**most) + contexts(x, indices, strides)) * base + x
-    new = jnp.zeros(state.counts.size, jnp.int32).at[cells].add(1, mode="promise_in_bounds")
-    state = State(state.counts + global_sum(new).reshape(state.counts.shape))
+    new = global_sum(jnp.zeros(state.counts.size, jnp.int32).at[cells].add(1, mode="promise_in_bounds"))
+    state = State(state.counts + new.reshape(state.counts.shape))
     # An average over the whole batch without a second pass: what was counted says how often each probability is used.
-    uses = global_sum(new).reshape(-1, base**most, base)
+    uses = new.reshape(-1, base**most, base)
     log_probs = jnp.where(uses > 0, tables(state).log_probs, 0)
     return state, {"nll": -(uses * log_probs).sum() / uses[0].sum()}
 

@@ -3,7 +3,7 @@
     p(x) = N(x; mu, Sigma),     Sigma = E diag(lambda) E^T,     x = mu + E diag(lambda)^(1/2) z     with z ~ N(0, I)
 
 Maximum likelihood is the sample mean and the sample covariance; they are kept as running averages, so once over the data set,
-in batches of any size, is all there is to learn.  The columns of E are the principal directions, lambda the variances there.
+in batches of one size, is all there is to learn.  The columns of E are the principal directions, lambda the variances there.
 
 Where the covariance has too many entries for the data or for the memory, `low_rank` keeps R directions and gives all the others
 one variance (probabilistic PCA, Tipping & Bishop 1999, https://doi.org/10.1111/1467-9868.00196):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import experiments
+from gm_jax.cli import main
 
 HERE = pathlib.Path(__file__).parent
 
@@ -13,6 +14,15 @@ HERE = pathlib.Path(__file__).parent
 def add() -> None:
   if str(HERE) not in experiments.__path__:
     experiments.__path__.append(str(HERE))
+
+
+def printed(capfd, *arguments) -> str:
+  """What `gm-jax ARGUMENTS` prints, in this process; it succeeds and says nothing on standard error."""
+  capfd.readouterr()
+  assert main([*arguments]) == 0
+  out, err = capfd.readouterr()
+  assert not err
+  return out
 
 
 def environment(devices: int = 1) -> dict:

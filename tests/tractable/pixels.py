@@ -1,11 +1,13 @@
 """What is true of every model that tells 3 x 3 black and white images pixel by pixel, put to the enumeration of all 512."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
 from gm_jax import images, testing
+from gm_jax.tractable import flat
 
 SHAPE = (3, 3, 1)
 ALL = testing.all_states(SHAPE)  # int32 [512, 3, 3, 1]
@@ -30,6 +32,18 @@ def assert_causal(logits, x, order):
   own = jacobian[np.arange(num), :, np.arange(num)]  # [B, out, in]
   assert not own[:, place[:, None] <= place[None]].any()
   assert all(own[:, order[t], order[t - 1]].any() for t in range(1, size))  # in some example
+
+
+def assert_drawn_logits(network, variables):
+  """The logits that a sample was drawn by are those of the finished sample."""
+
+  def draw(network, key):
+    blank = jnp.zeros((50, 9))
+    return flat.pixel_by_pixel(key, network.steps(50), jnp.arange(9), blank, jnp.zeros(blank.shape, bool))
+
+  x, logits = nn.apply(draw, network)(variables, jax.random.key(0))
+  assert len(np.unique(x, axis=0)) > 10
+  np.testing.assert_allclose(logits, network.apply(variables, x, False), rtol=1e-5, atol=1e-5)
 
 
 def assert_law(pictures, log_probs):

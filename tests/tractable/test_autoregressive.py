@@ -176,7 +176,7 @@ def test_labels_matter_where_the_network_is_conditional(name):
     "plain": (pixelcnn.PixelCNN(1, 4, 1, num_classes=2), pixelcnn.cached()),
     "gated": (pixelcnn.GatedPixelCNN(1, 1, 4, 1, num_classes=2), pixelcnn.gated_cached()),
   }[name]
-  model = ar.autoregressive(network, ar.bernoulli(), optax.adam(3e-2), BINARY, scan=scan, decay=0.9)
+  model = ar.autoregressive(network, ar.bernoulli(), optax.adam(3e-2), BINARY, scan=scan, num_classes=2, decay=0.9)
   image = np.zeros((16, *BINARY), np.uint8)
   image[8:] = 255
   batch = {"image": image, "label": np.arange(16) // 8}
@@ -186,5 +186,8 @@ def test_labels_matter_where_the_network_is_conditional(name):
   evaluate = jax.jit(model.evaluate)
   assert evaluate(jax.random.key(0), state, batch)["nll"].max() < 0.5
   assert evaluate(jax.random.key(0), state, {**batch, "label": 1 - batch["label"]})["nll"].min() > 2
-  drawn = jax.jit(model.sample, static_argnums=2)(jax.random.key(1), state, 10, jnp.arange(10) % 2)
+  sample = jax.jit(model.sample, static_argnums=2)
+  drawn = sample(jax.random.key(1), state, 10, jnp.arange(10) % 2)
   assert ((drawn > 0).mean((1, 2, 3)).round() == jnp.arange(10) % 2).mean() > 0.8
+  of_all = (sample(jax.random.key(1), state, 200) > 0).mean((1, 2, 3)).round()  # without labels: of either class
+  assert 0.3 < of_all.mean() < 0.7

@@ -42,13 +42,7 @@ def test_each_pixel_is_a_logistic_regression_on_those_before(variables):
 
 
 def test_drawn_logits_are_those_of_the_finished_image(variables):
-  def draw(network, key):
-    blank = jnp.zeros((50, 9))
-    return flat.pixel_by_pixel(key, network.steps(50), jnp.arange(9), blank, jnp.zeros(blank.shape, bool))
-
-  x, logits = nn.apply(draw, NETWORK)(variables, jax.random.key(0))
-  assert len(np.unique(x, axis=0)) > 10
-  np.testing.assert_allclose(logits, NETWORK.apply(variables, x, False), rtol=1e-5, atol=1e-5)
+  pixels.assert_drawn_logits(NETWORK, variables)
 
 
 def test_samples_follow_the_law(variables, log_probs):

@@ -17,9 +17,9 @@ import optax
 
 from experiments import base
 from gm_jax import data as datasets
-from gm_jax import images
 from gm_jax.core import GenerativeModel
 from gm_jax.networks.masked import MaskedMLP
+from gm_jax.tasks import completion as tasks
 from gm_jax.tractable import made
 
 
@@ -52,16 +52,15 @@ def data(config: Config):
   return {split: datasets.binarized(dataset, "static") for split, dataset in base.digits().items()}
 
 
+def completion(config: Config) -> tasks.Completion:
+  return tasks.in_any_order(network(config), config.num_orders)
+
+
 def pictures(config: Config, state) -> dict:
   """Ten test digits each without their lower half, right half, middle, and three pixels of four."""
-  digits = data(config)["test"].arrays["image"][:40]
-  row, column = np.mgrid[:8, :8]
-  middle = (abs(row - 3.5) < 2) & (abs(column - 3.5) < 2)
-  scattered = np.random.default_rng(0).random((8, 8)) < 0.25
-  known = np.stack([row < 4, column < 4, ~middle, scattered]).repeat(10, 0)[..., None]  # [40, 8, 8, 1]
-  rows = [digits, np.where(known, digits, 128)]
-  for index in range(4):
-    rows.append(made.complete(network(config), state.average.variables, jax.random.key(index), digits, known))
-  # Ten digits to a line, six lines to a kind of hole.
-  lines = np.stack([np.asarray(line).reshape(4, 10, 8, 8, 1) for line in rows], 1)
-  return {"completions": images.grid(lines.reshape(-1, 8, 8, 1), columns=10).repeat(3, 0).repeat(3, 1)}
+  digits, sheets = data(config)["test"].arrays["image"], []
+  for index, name in enumerate(("top", "left", "around", "scattered")):
+    chosen, known = digits[10 * index : 10 * index + 10], tasks.region(name, (8, 8))
+    drawn = tasks.several(completion(config), state, index, chosen, known, 4)
+    sheets.append(tasks.sheet(chosen, known, drawn))
+  return {"completions": np.concatenate(sheets).repeat(3, 0).repeat(3, 1)}

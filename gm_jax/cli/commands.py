@@ -11,6 +11,7 @@ import experiments
 from gm_jax import runs
 from gm_jax.cli import arrays, opened, tables
 from gm_jax.cli.classify import classify
+from gm_jax.cli.complete import complete
 from gm_jax.cli.compress import compress, decompress
 from gm_jax.cli.options import alternatives, check_range, parse
 from gm_jax.cli.outliers import outliers
@@ -204,6 +205,7 @@ COMMANDS = {
   "outliers": outliers,
   "compress": compress,
   "decompress": decompress,
+  "complete": complete,
   "picture": picture,
   "parameters": parameters,
   "verify": verify,

@@ -7,7 +7,7 @@ import pathlib
 import time
 
 from gm_jax.cli import arrays, opened, tables
-from gm_jax.cli.options import alternatives, check_range
+from gm_jax.cli.options import check_range
 from gm_jax.errors import UserError
 
 
@@ -24,11 +24,8 @@ def compress(options, rest) -> int:
   from gm_jax import evaluation, parallel, runs
   from gm_jax.tasks import compress as coding
 
-  dataset = _array(options.images) if options.images else _split(run, options)
+  dataset = arrays.images_of(run, options)
   dataset = arrays.first(dataset, len(dataset) if options.num is None else options.num)
-  shape = tuple(opened.batch_like(run)["image"].shape[1:])
-  if dataset.arrays["image"].shape[1:] != shape:
-    raise UserError(f"{run.path} models images {shape}, not {dataset.arrays['image'].shape[1:]}")
   images = arrays.read(dataset, seed=0)
   model, strategy = run.module.model(run.config), parallel.single()
   step, state = opened.restore(run, model, strategy)
@@ -109,32 +106,6 @@ def _fingerprint(run: opened.Run, state) -> bytes:
 
   config = {name: value for name, value in dataclasses.asdict(run.config).items() if name not in base.FREE}
   return coding.fingerprint(json.dumps([run.name, config], sort_keys=True), state)
-
-
-def _split(run: opened.Run, options):
-  """The split of the run's data."""
-  config = dataclasses.replace(run.config, data_dir=options.data_dir) if options.data_dir else run.config
-  splits = run.module.data(config)
-  if options.split not in splits:
-    raise UserError(f"unknown split {options.split!r} of {run.name}; {alternatives(options.split, splits)}")
-  return splits[options.split]
-
-
-def _array(path: pathlib.Path):
-  """The images in a .npy file as a data set."""
-  import numpy as np
-
-  from gm_jax import data
-
-  try:
-    images = np.load(path, allow_pickle=False)
-  except OSError as error:
-    raise UserError(f"--images {str(path)!r} cannot be read: {error.strerror or error}") from error
-  except (ValueError, EOFError) as error:
-    raise UserError(f"--images {str(path)!r} is not an array: {str(error).splitlines()[0]}") from error
-  if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or not images.size:
-    raise UserError(f"--images {str(path)!r} holds no array uint8 [N, H, W, C]")
-  return data.from_arrays(images, data=path.name)
 
 
 def _text(report: dict) -> str:

@@ -97,6 +97,20 @@ def parser() -> Parser:
   decompress.add_argument("--out", type=pathlib.Path, metavar="F", required=True, help="F.npy, an array, or F.png")
   decompress.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
+  complete = add("complete", "fill the hidden part of images from what is known of them, and score the true hidden part")
+  complete.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  regions = "top, bottom, left, right, around, scattered, or F.npy, bool [H, W] (default: %(default)s)"
+  complete.add_argument("--known", default="top", metavar="REGION", help=regions)
+  complete.add_argument("--num", type=int, default=10, metavar="N", help="images (default: %(default)s)")
+  complete.add_argument("--each", type=int, default=4, metavar="K", help="completions of each (default: %(default)s)")
+  complete.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
+  complete.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
+  complete.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  complete.add_argument("--seed", type=int, default=0, metavar="S", help="(default: %(default)s)")
+  kinds = "F.png, or F.npy, [K, N, H, W, C] (default: RUN/pictures/completions.png)"
+  complete.add_argument("--out", type=pathlib.Path, metavar="F", help=kinds)
+  complete.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
   verify = add("verify", "check every file of a run's checkpoints against its SHA-256")
   verify.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
 

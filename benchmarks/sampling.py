@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import record
 
-from gm_jax.networks import pixelcnn
+from gm_jax.networks import image_lstm, image_transformer, pixelcnn, pixelcnnpp, pixelrnn
 from gm_jax.tractable import autoregressive
 
 SHAPE, NUM, LEAST = (28, 28, 1), 16, 10.0
@@ -25,6 +25,16 @@ SHAPE, NUM, LEAST = (28, 28, 1), 16, 10.0
 ROWS = {
   "PixelCNN, 5 blocks of 64": (pixelcnn.PixelCNN(1, 64, 5), pixelcnn.cached()),
   "Gated PixelCNN, 5 blocks of 24": (pixelcnn.GatedPixelCNN(1, features=24, blocks=5), pixelcnn.gated_cached()),
+  "PixelCNN++, 3 resolutions of 24": (pixelcnnpp.PixelCNNPP(1, features=24), pixelcnnpp.cached()),
+  "PixelRNN, 2 Row LSTM layers of 16": (pixelrnn.PixelRNN(1, image_lstm.RowLSTM, features=32, layers=2), pixelrnn.cached()),
+  "PixelRNN, 2 Diagonal BiLSTM layers of 16": (
+    pixelrnn.PixelRNN(1, image_lstm.DiagonalBiLSTM, features=32, layers=2),
+    pixelrnn.cached(),
+  ),
+  "Image transformer, 2 layers of 32": (
+    image_transformer.ImageTransformer(1, features=32, heads=2, layers=2, reach=2),
+    image_transformer.cached(),
+  ),
 }
 
 

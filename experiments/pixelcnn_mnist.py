@@ -24,9 +24,10 @@ from gm_jax.tractable import autoregressive, sequential
 class Config(Run):
   steps: int = 4500  # 2.9 epochs
   batch_size: int = 32
-  learning_rate: float = 1e-3  # of Adam, falling to nothing along a cosine
+  learning_rate: float = 2e-3  # of Adam, falling to nothing along a cosine
   features: int = 64
   blocks: int = 5
+  first_reach: int = 7  # pixels that the first kernel sees to either side and above
   decay: float = 0.999  # of the average of the parameters
   save_every: int = 1500
   sample_every: int = 1500
@@ -35,7 +36,8 @@ class Config(Run):
 
 
 def network(config: Config) -> pixelcnn.PixelCNN:
-  return pixelcnn.PixelCNN(outputs=1, features=config.features, blocks=config.blocks)
+  sizes = dict(features=config.features, blocks=config.blocks, first_reach=config.first_reach)
+  return pixelcnn.PixelCNN(outputs=1, **sizes, positions=True)
 
 
 def model(config: Config) -> GenerativeModel:

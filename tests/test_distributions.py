@@ -267,48 +267,50 @@ def logistic_masses(mean, log_scale):
   return dist.discretized_logistic_log_prob(jnp.asarray(LEVELS)[:, None], *parameters)
 
 
+def exact_logistic_masses(mean, log_scale):
+  """The same in float64 by scipy, in whichever tail keeps the digits; the outermost bins take the tails."""
+  edges, scale = (np.arange(257) - 128) / 127.5, np.exp(np.float64(log_scale))
+  edges[[0, -1]] = -np.inf, np.inf
+  below, above = stats.logistic.logcdf(edges, mean, scale), stats.logistic.logsf(edges, mean, scale)
+  left = below[1:] + np.log(-np.expm1(np.minimum(below[:-1] - below[1:], -1e-300)))
+  right = above[:-1] + np.log(-np.expm1(np.minimum(above[1:] - above[:-1], -1e-300)))
+  return np.where(edges[1:] < mean, left, right)
+
+
 LOG_SCALES = pytest.mark.parametrize("log_scale", range(-7, 3))
+LOGISTIC_MEANS = np.float32([*MEANS, -30.0, -3.0, 4.0, 30.0])  # networks start far outside
 
 
 @LOG_SCALES
 def test_discretized_logistic_sums_to_one(log_scale):
-  totals = [float(jnp.exp(jax.nn.logsumexp(logistic_masses(mean, log_scale)))) for mean in MEANS]
+  totals = [np.exp(np.float64(logistic_masses(mean, log_scale))).sum() for mean in LOGISTIC_MEANS]
   np.testing.assert_allclose(totals, 1, atol=5e-5)
 
 
 @LOG_SCALES
 def test_discretized_logistic_is_a_difference_of_scipys_cumulatives(log_scale):
-  """In float64, in whichever tail keeps the digits; the outermost bins take the tails."""
-  edges, scale = (np.arange(257) - 128) / 127.5, np.exp(np.float64(log_scale))
-  edges[[0, -1]] = -np.inf, np.inf
-  for mean in MEANS:
-    below, above = stats.logistic.logcdf(edges, mean, scale), stats.logistic.logsf(edges, mean, scale)
-    left = below[1:] + np.log(-np.expm1(np.minimum(below[:-1] - below[1:], -1e-300)))
-    right = above[:-1] + np.log(-np.expm1(np.minimum(above[1:] - above[:-1], -1e-300)))
-    expected = np.where(edges[1:] < mean, left, right)
-    # float32 places the mean only to 1e-7, that is to 1e-4 of the smallest scale.
-    np.testing.assert_allclose(logistic_masses(mean, log_scale), expected, rtol=1e-6, atol=3e-7 / scale + 1e-5)
+  """Down to masses of exp(-30,000), which float32 itself cannot hold."""
+  for mean in LOGISTIC_MEANS:
+    # float32 places the mean only to 1e-7 of the larger of it and the range, that is to 1e-4 of the smallest scale.
+    atol = 3e-7 * max(1, abs(mean)) / np.exp(log_scale) + 1e-5
+    np.testing.assert_allclose(
+      logistic_masses(mean, log_scale), exact_logistic_masses(np.float64(mean), log_scale), rtol=1e-6, atol=atol
+    )
 
 
 @LOG_SCALES
 def test_discretized_logistic_has_the_right_slopes_everywhere(log_scale):
-  """Against the float64 derivative of the mass; at the outermost levels too, and where float32 would see no mass at all."""
-  one = lambda mean, log_scale, x: dist.discretized_logistic_log_prob(*(value.reshape(1, 1) for value in (x, mean, log_scale)))[
-    0
-  ]
-  slopes = jax.jit(jax.vmap(jax.grad(one, (0, 1)), (None, None, 0)))
+  """Against float64 differences; at the outermost levels too, and where float32 would see no mass at all."""
+  one = lambda mean, log_scale, x: dist.discretized_logistic_log_prob(*(value.reshape(1, 1) for value in (x, mean, log_scale)))
+  slopes = jax.jit(jax.vmap(jax.grad(lambda *args: one(*args)[0], (0, 1)), (None, None, 0)))
   scale = np.exp(np.float64(log_scale))
-  edges = (np.arange(257) - 128) / 127.5
-  for mean in MEANS:
+  for mean in LOGISTIC_MEANS:
     by_mean, by_log_scale = slopes(jnp.float32(mean), jnp.float32(log_scale), jnp.asarray(LEVELS))
-    # log(sigmoid(a) - sigmoid(b)) moves by 1 - sigmoid(a) - sigmoid(b) if a and b do together.
-    cumulative = stats.logistic.cdf(np.concatenate([[-np.inf], edges[1:-1], [np.inf]]), mean, scale)
-    np.testing.assert_allclose(by_mean, -(1 - cumulative[1:] - cumulative[:-1]) / scale, atol=1e-3 / scale)
-    assert np.all(np.isfinite(by_log_scale))
-    shift = 1e-3
-    numeric = (np.float64(logistic_masses(mean, log_scale + shift)) - logistic_masses(mean, log_scale - shift)) / (2 * shift)
-    if log_scale >= -3:
-      np.testing.assert_allclose(by_log_scale, numeric, rtol=2e-3, atol=2e-2)
+    exact, step = exact_logistic_masses, 1e-4 * scale
+    expected = (exact(np.float64(mean) + step, log_scale) - exact(np.float64(mean) - step, log_scale)) / (2 * step)
+    np.testing.assert_allclose(by_mean, expected, atol=1e-3 / scale)
+    expected = (exact(np.float64(mean), log_scale + 1e-4) - exact(np.float64(mean), log_scale - 1e-4)) / 2e-4
+    np.testing.assert_allclose(by_log_scale, expected, rtol=2e-5, atol=3e-7 * max(1, abs(mean)) / scale + 1e-4)
 
 
 def test_mixture_is_a_weighted_sum():

@@ -66,6 +66,11 @@ def whole_passes() -> Scan:
   return Scan(lambda network, variables, x, label: (), lambda network, variables, memory, x, label, row: memory, pixel)
 
 
+def blank(memory: Callable):
+  """Zeros of the shapes that `memory()` has, without computing it: what a scan begins with."""
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(memory))
+
+
 class CausalConv(nn.Module):
   """A convolution from the rows i + rows[0] .. i + rows[1] and the columns j + columns[0] .. j + columns[1] to pixel (i, j).
 
@@ -99,6 +104,21 @@ class CausalConv(nn.Module):
       memory = seen.value
     size = len(x), kernel_size[0], kernel_size[1] + at.num_columns - 1, memory.shape[-1]
     return conv(jax.lax.dynamic_slice(memory, (0, at.row, at.first_column, 0), size))
+
+
+class Positions(nn.Module):
+  """A learned vector for each place of the image, the same for all images: [1, H, W, features], or those of one Place.
+
+  Convolutions treat all places alike; where things lie in the middle of the image, that has to be said.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x, at: Place | None = None):
+    shape = x.shape[1:3] if at is None else (at.height, at.width)
+    table = self.param("table", nn.initializers.zeros_init(), (*shape, self.features))[None]
+    return table if at is None else at.of(table)
 
 
 class Pixelwise(nn.Module):

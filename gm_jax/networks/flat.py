@@ -8,6 +8,15 @@ import flax.linen as nn
 from gm_jax.networks.mlp import MLP
 
 
+class Flatten(nn.Module):
+  """x [B, H, W, C] -> its pixels [B, H * W * C]: the encoder that leaves all to the layer behind it."""
+
+  @nn.compact
+  def __call__(self, x, train: bool):
+    del train
+    return x.reshape(len(x), -1)
+
+
 class FlatEncoder(nn.Module):
   """x [B, H, W, C] -> features [B, features[-1]], a non-linearity after every layer."""
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gm_jax.networks.causal import CausalConv, Pixelwise, Place, Scan
+from gm_jax.networks.causal import CausalConv, Pixelwise, Place, Positions, Scan, blank
 from gm_jax.networks.dropout import Dropout
 
 
@@ -27,12 +27,15 @@ class PixelCNN(nn.Module):
   num_classes: int = 0  # 0: unconditional
   rate: float = 0.0  # of dropout
   groups: int = 0  # of features; 0: one for each channel of the image, 1: no channel sees another of its own pixel
+  positions: bool = False  # whether the first features know where they are
 
   @nn.compact
   def __call__(self, x, train: bool, label=None, at: Place | None = None):
     groups = self.groups or x.shape[-1]
     look = lambda reach, features, **options: _Around(features, reach, groups, **options)
     h = look(self.first_reach, self.features, first=True)(x, at)
+    if self.positions:
+      h += Positions(self.features)(x, at)
     if self.num_classes:
       h += nn.Dense(self.features, use_bias=False)(jax.nn.one_hot(label, self.num_classes))[:, None, None]
     for _ in range(self.blocks):
@@ -76,6 +79,7 @@ class GatedPixelCNN(nn.Module):
   first_reach: int = 3
   num_classes: int = 0
   rate: float = 0.0
+  positions: bool = False  # whether the first features know where they are
 
   def setup(self):
     reaches = [self.first_reach, *[self.reach] * self.blocks]
@@ -88,6 +92,7 @@ class GatedPixelCNN(nn.Module):
     self.mix = [Pixelwise(self.features, groups) for _ in layers]
     self.skip = [Pixelwise(self.features, groups) for _ in layers]
     self.of_class = [nn.Dense(2 * wide, use_bias=False) for _ in layers] if self.num_classes else []
+    self.place = Positions(wide) if self.positions else lambda x, at: 0.0
     self.dropout = Dropout(self.rate)
     self.last, self.head = Pixelwise(self.features, groups), Pixelwise(self.outputs, groups)
 
@@ -98,7 +103,7 @@ class GatedPixelCNN(nn.Module):
     """What the rows above say, at each layer: [B, H, W, 2 features], or one row of it at Place(row, None)."""
     given, h = [], x
     for index, down in enumerate(self.down):
-      given.append(down(h, at) + self._class_terms(label, index)[0])
+      given.append(down(h, at) + self._class_terms(label, index)[0] + (0.0 if index else self.place(x, at)))
       h = _gate(given[-1], 1)
     return given
 
@@ -129,7 +134,7 @@ def cached() -> Scan:
     return outputs[:, 0, 0], changed["cache"]
 
   def begin(network, variables, x, label):
-    return _empty(lambda: look(network, variables, {}, x, label, 0, 0)[1])
+    return blank(lambda: look(network, variables, {}, x, label, 0, 0)[1])
 
   return Scan(begin, lambda network, variables, memory, x, label, row: memory, look)
 
@@ -154,7 +159,7 @@ def gated_cached() -> Scan:
       given, cache = rows(network, variables, {}, x, label, 0)
       return one(network, variables, cache, given, x, label, 0, 0)[1], given
 
-    return _empty(all_of_it)
+    return blank(all_of_it)
 
   def row(network, variables, memory, x, label, row):
     given, cache = rows(network, variables, memory[0], x, label, row)
@@ -166,11 +171,6 @@ def gated_cached() -> Scan:
     return outputs[:, 0, 0], (cache, given)
 
   return Scan(begin, row, pixel)
-
-
-def _empty(memory):
-  """Zeros of the shapes that `memory()` has, without computing it."""
-  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(memory))
 
 
 def _gate(a, groups: int):

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from gm_jax import images, testing
-from gm_jax.networks import pixelcnn
+from gm_jax.networks import image_lstm, image_transformer, pixelcnn, pixelcnnpp, pixelrnn
 from gm_jax.tractable import autoregressive as ar
 
 BINARY = (3, 3, 1)
@@ -35,6 +35,27 @@ def gated_blind(output, channels):
   return pixelcnn.GatedPixelCNN(output.width(channels), 1, 12, 1), pixelcnn.gated_cached()
 
 
+def coarse_and_fine(output, channels):
+  return pixelcnnpp.PixelCNNPP(output.width(channels), 4, resolutions=2), pixelcnnpp.cached()
+
+
+def row_lstm(output, channels):
+  return recurrent(output, image_lstm.RowLSTM, channels)
+
+
+def diagonal(output, channels):
+  return recurrent(output, image_lstm.DiagonalBiLSTM, channels)
+
+
+def recurrent(output, layer, channels):
+  return pixelrnn.PixelRNN(output.width(channels), layer, channels, 4 * channels, 1), pixelrnn.cached()
+
+
+def transformer(output, channels):
+  size = dict(features=8, heads=2, layers=2, reach=1)
+  return image_transformer.ImageTransformer(output.width(channels), **size), image_transformer.cached()
+
+
 KINDS = {
   "plain binary": (plain, ar.bernoulli(), BINARY, 2),
   "gated binary": (gated, ar.bernoulli(), BINARY, 2),
@@ -42,6 +63,11 @@ KINDS = {
   "mixture colour": (blind, ar.logistic_mixture(2, 3), COLOUR, 3),
   "gated mixture colour": (gated_blind, ar.logistic_mixture(2, 3), COLOUR, 3),
   "gated colour": (gated, ar.categorical(3), COLOUR, 3),
+  "coarse and fine binary": (coarse_and_fine, ar.bernoulli(), BINARY, 2),
+  "row binary": (row_lstm, ar.bernoulli(), BINARY, 2),
+  "diagonal binary": (diagonal, ar.bernoulli(), BINARY, 2),
+  "transformer binary": (transformer, ar.bernoulli(), BINARY, 2),
+  "transformer colour": (transformer, ar.categorical(3), COLOUR, 3),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -10,11 +11,13 @@ import optax
 from gm_jax import images
 from gm_jax.approximate import vae
 from gm_jax.implicit import gan
-from gm_jax.networks import dcgan, pixelcnn
+from gm_jax.networks import dcgan, image_lstm, image_transformer, pixelcnn, pixelcnnpp, pixelrnn
 from gm_jax.networks.flat import FlatDecoder, FlatEncoder
 from gm_jax.networks.masked import MaskedMLP
 from gm_jax.networks.mlp import MLP
+from gm_jax.networks.residual import ResidualNet
 from gm_jax.networks.unet import UNet
+from gm_jax.reconstruction import autoencoder, corruptions, penalties, restoration, stacked, two_domains
 from gm_jax.score import ddpm
 from gm_jax.tasks import classification
 from gm_jax.tractable import (
@@ -128,6 +131,43 @@ def make_gated_pixelcnn():
   return make_autoregressive(network, autoregressive.categorical(4), pixelcnn.gated_cached(), num_classes=10)
 
 
+def make_pixelrnn(layer):
+  return make_autoregressive(pixelrnn.PixelRNN(1, layer, features=8, layers=1), autoregressive.bernoulli(), pixelrnn.cached())
+
+
+def make_pixelcnnpp():
+  output = autoregressive.logistic_mixture(2)
+  network = pixelcnnpp.PixelCNNPP(output.width(1), features=8, resolutions=2)
+  return make_autoregressive(network, output, pixelcnnpp.cached())
+
+
+def make_image_transformer():
+  network = image_transformer.ImageTransformer(1, features=8, heads=2, layers=1, reach=2)
+  return make_autoregressive(network, autoregressive.bernoulli(), image_transformer.cached())
+
+
+def make_autoencoder(activation=lambda z: z, **options):
+  module = autoencoder.Autoencoder(FlatEncoder((32,)), FlatDecoder((32,), (8, 8, 1)), 6, activation=activation)
+  return autoencoder.autoencoder(module, optax.adam(3e-3, eps=1e-5), **options)
+
+
+def make_stacked():
+  optimizer = optax.adam(3e-3, eps=1e-5)
+  return stacked.stacked(stacked.Stack(64, (16, 6)), optimizer, (8, 8, 1), stage=2, corrupt=corruptions.masking(0.1))
+
+
+def make_two_domains():
+  module = two_domains.TwoDomains(FlatEncoder((32,)), [FlatDecoder((32,), (8, 8, 1)) for _ in range(2)], 6)
+  return two_domains.two_domains(module, optax.adam(3e-3, eps=1e-5))
+
+
+def make_restoration():
+  module = restoration.Restorer(ResidualNet(8, (1, 2)), num_kept=8)
+  return restoration.restoration(module, optax.adam(3e-3, eps=1e-5), corruptions.masking(0.3), passes=2)
+
+
+SPARSE = penalties.kl_to_rate(0.2, 0.01), penalties.contractive(0.01), penalties.contractive_by_noise(0.01)
+
 MEMBERS = {
   "vae-bernoulli": Member(lambda: make_vae(vae.bernoulli()), "nll_bound", binary),
   "vae-gaussian": Member(lambda: make_vae(vae.gaussian()), "nll_bound", grey),
@@ -149,5 +189,15 @@ MEMBERS = {
   "made": Member(lambda: make_made((32,), made.raster), "nll", binary),
   "pixelcnn": Member(make_pixelcnn, "nll", binary),
   "pixelcnn-gated": Member(make_gated_pixelcnn, "nll", grey),
+  "pixelcnn++": Member(make_pixelcnnpp, "nll", grey),
+  "pixelrnn-row": Member(lambda: make_pixelrnn(image_lstm.RowLSTM), "nll", binary),
+  "pixelrnn-diagonal": Member(lambda: make_pixelrnn(image_lstm.DiagonalBiLSTM), "nll", binary),
+  "image-transformer": Member(make_image_transformer, "nll", binary),
+  "autoencoder": Member(make_autoencoder, "reconstruction", grey),
+  "autoencoder-denoising": Member(lambda: make_autoencoder(corrupt=corruptions.gaussian(0.2)), "reconstruction", grey),
+  "autoencoder-sparse": Member(lambda: make_autoencoder(nn.sigmoid, penalties=SPARSE), "reconstruction", grey),
+  "autoencoder-stacked": Member(make_stacked, "reconstruction", grey),
+  "restoration": Member(make_restoration, "reconstruction", grey),
+  "autoencoder-two-domains": Member(make_two_domains, "reconstruction", interleaved),
   "made-any-order": Member(lambda: make_made((32, 32), in_any_order), "nll", binary),
 }

@@ -24,7 +24,7 @@ MAY_IMPORT = {
   "core": {"rows"},
   "networks": {"errors", "random", "rows"},
   **{family: ARITHMETIC for family in FAMILIES},
-  "tasks": ARITHMETIC | {*FAMILIES},
+  "tasks": ARITHMETIC | {"metrics", *FAMILIES},
   "data": set(),
   "metrics": {"core", "data", "images", "networks", "random"},
   "parallel": {"random", "rows"},

@@ -111,6 +111,16 @@ def parser() -> Parser:
   complete.add_argument("--out", type=pathlib.Path, metavar="F", help=kinds)
   complete.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
+  restore = add("restore", "corrupt images and restore them, by a run's model and by simple methods: PSNR, SSIM and a picture")
+  restore.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  restore.add_argument("--num", type=int, default=1000, metavar="N", help="images (default: %(default)s)")
+  restore.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
+  restore.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
+  restore.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  restore.add_argument("--seed", type=int, default=0, metavar="S", help="of the corruption (default: %(default)s)")
+  restore.add_argument("--out", type=pathlib.Path, metavar="F.png", help="(default: RUN/pictures/restored.png)")
+  restore.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
   verify = add("verify", "check every file of a run's checkpoints against its SHA-256")
   verify.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
 

@@ -1,4 +1,5 @@
 """How good are the samples?  Measures that look at images alone, whatever family drew them.
 
   classifier   a classifier of real images, frozen: which classes the samples show, and how sure it is
+  quality      how close an image is to the one it should be: PSNR, SSIM
 """

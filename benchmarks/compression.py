@@ -1,15 +1,17 @@
 """Test images on disk: what the likelihood of each run promises, what its files take, and what PNG and WebP take.
 
-Command: python benchmarks/compression.py RUN... [--data-dir DIR]
+Command: python benchmarks/compression.py RUN... [--data-dir DIR] [--keep]
 Hardware: 2 CPU cores
 Minutes: 1 for each network learnt by counting
 Expected: every bit back in another process; files at most 1 % longer than promised; the best run's is shorter than PNG and WebP
 
-Each run is of the same images.  Seconds are those of one compression and one decompression, without the start of the program.
+Each run is of the same images.  With --keep, the rows of runs that are not named stay in the record as they were, each with the
+date of its own measurement.  Seconds are those of one compression and one decompression, without the start of the program.
 """
 
 import argparse
 import dataclasses
+import datetime
 import json
 import pathlib
 import subprocess
@@ -57,15 +59,25 @@ def measured(path: pathlib.Path, data_dir: str | None) -> dict:
   seconds = {"compress_seconds": round(there["seconds"], 1), "decompress_seconds": round(again["seconds"], 1)}
   protocol = {name: there["protocol"][name] for name in ("experiment", "step", "data", "split", "binarization")}
   protocol["options"] = options_of(path)
-  return {**protocol, "count": there["count"], "bits_per_image": bits, "overhead": there["overhead"], **seconds, "same": same}
+  bits = {"bits_per_image": bits, "overhead": there["overhead"], **seconds, "same": same}
+  return {**protocol, "count": there["count"], **bits, "date": datetime.date.today().isoformat()}
+
+
+def earlier() -> dict:
+  """The rows of the last record."""
+  path = record.RESULTS / "compression.json"
+  last = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+  return {name: {"date": last["date"], **row} for name, row in last["rows"].items()}
 
 
 def main() -> int:
   options = argparse.ArgumentParser()
   options.add_argument("runs", nargs="+", type=pathlib.Path)
   options.add_argument("--data-dir")
+  options.add_argument("--keep", action="store_true")
   options = options.parse_args()
-  rows = {path.name: measured(path, options.data_dir) for path in options.runs}
+  rows = earlier() if options.keep else {}
+  rows |= {path.name: measured(path, options.data_dir) for path in options.runs}
   if len({(row["data"], row["split"], row["binarization"], row["count"]) for row in rows.values()}) > 1:
     sys.exit("the runs are not of the same images")
   sys.argv = sys.argv[:1] + ["RUN..."]  # where runs and data lie says nothing to others

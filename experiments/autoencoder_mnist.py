@@ -69,3 +69,7 @@ def restorer(config: Config) -> tasks.Restoration:
   through = lambda state, x: autoencoder.reconstruct(module(config), state, x)
   baselines = {f"{config.num_codes} principal directions": tasks.principal(train, config.num_codes)}
   return tasks.Restoration(lambda key, x: x, through, baselines)
+
+
+def features(config: Config):
+  return lambda state, pixels: autoencoder.encode(module(config), state, pixels)

@@ -31,7 +31,8 @@ def place(trained, tmp_path, monkeypatch):
 
 
 def test_the_report_the_table_and_the_picture(place, capfd):
-  report = json.loads(printed(capfd, "restore", "erased", "--num", "50", "--json"))
+  restore = lambda *options: json.loads(printed(capfd, "restore", "erased", "--num", "50", *options, "--json"))["runs"][0]
+  report = restore()
   assert list(report["methods"]) == ["corrupted", "median", "model"]
   for scores in report["methods"].values():
     assert scores["psnr"]["count"] == scores["ssim"]["count"] == 50
@@ -44,14 +45,20 @@ def test_the_report_the_table_and_the_picture(place, capfd):
   assert picture.shape == (4 * 9 + 1, 12 * 9 + 1)
   np.testing.assert_array_equal(picture[1:9, 1:9], data.digits("test").arrays["image"][0, :, :, 0])
 
-  again = json.loads(printed(capfd, "restore", "erased", "--num", "50", "--json"))
-  assert again == report  # the same seed
-  other = json.loads(printed(capfd, "restore", "erased", "--num", "50", "--seed", "1", "--json"))
+  assert restore() == report  # the same seed
+  other = restore("--seed", "1")
   assert other["methods"]["corrupted"] != report["methods"]["corrupted"]
 
   out = printed(capfd, "restore", "erased", "--num", "50", "--out", "own.png")
   assert f"{report['methods']['median']['psnr']['mean']:.3f}" in out
-  assert "picture: own.png" in out
+  assert "own.png: lines in the order original, corrupted, median, model" in out
+
+
+def test_several_runs_are_one_table(place, capfd):
+  (place / "again").symlink_to(place / "erased")
+  out = printed(capfd, "restore", "erased", "again", "--num", "5")
+  for run in ("erased", "again"):
+    assert [line.split()[1] for line in out.splitlines() if line.startswith(f"{run} ")] == ["corrupted", "median", "model"]
 
 
 REFUSED = {  # command: what the one line says
@@ -61,6 +68,8 @@ REFUSED = {  # command: what the one line says
   "restore erased --seed -1": "--seed is -1",
   "restore erased --split tset": "did you mean test",
   "restore erased --out own.npy": ".png",
+  "restore erased erased --out own.png": "there are 2",
+  "restore erased coins": "was not trained to",
   "restore erased --out nowhere/own.png": "nowhere",
 }
 

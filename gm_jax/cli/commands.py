@@ -15,6 +15,7 @@ from gm_jax.cli.complete import complete
 from gm_jax.cli.compress import compress, decompress
 from gm_jax.cli.options import alternatives, check_range, parse
 from gm_jax.cli.outliers import outliers
+from gm_jax.cli.probe import probe
 from gm_jax.cli.restore import restore
 from gm_jax.errors import UserError
 
@@ -208,6 +209,7 @@ COMMANDS = {
   "decompress": decompress,
   "complete": complete,
   "restore": restore,
+  "probe": probe,
   "picture": picture,
   "parameters": parameters,
   "verify": verify,

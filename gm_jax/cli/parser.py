@@ -112,7 +112,7 @@ def parser() -> Parser:
   complete.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
   restore = add("restore", "corrupt images and restore them, by a run's model and by simple methods: PSNR, SSIM and a picture")
-  restore.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  restore.add_argument("run", type=pathlib.Path, metavar="RUN", nargs="+", help="directories of runs that restore")
   restore.add_argument("--num", type=int, default=1000, metavar="N", help="images (default: %(default)s)")
   restore.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
   restore.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
@@ -120,6 +120,13 @@ def parser() -> Parser:
   restore.add_argument("--seed", type=int, default=0, metavar="S", help="of the corruption (default: %(default)s)")
   restore.add_argument("--out", type=pathlib.Path, metavar="F.png", help="(default: RUN/pictures/restored.png)")
   restore.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+  probe = add("probe", "how well a linear classifier reads the labels off a run's features, beside the pixels themselves")
+  probe.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  numbers = "of training examples with labels, several numbers give several lines (default: 100 1000 10000)"
+  probe.add_argument("--labels", type=int, nargs="+", default=[100, 1000, 10_000], metavar="N", help=numbers)
+  probe.add_argument("--penalty", type=float, default=1e-3, metavar="P", help="on squared weights (default: %(default)s)")
+  probe.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
   verify = add("verify", "check every file of a run's checkpoints against its SHA-256")
   verify.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)

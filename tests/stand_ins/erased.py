@@ -35,3 +35,9 @@ def model(config):
 def restorer(config):
   del config
   return tasks.Restoration(CORRUPT, lambda state, x: restoration.restore(MODULE, state, x), {"median": tasks.median})
+
+
+def features(config):
+  """The upper half of the pixels."""
+  del config
+  return lambda state, pixels: pixels.reshape(len(pixels), -1)[:, :32] / 255.0

@@ -2,9 +2,9 @@
 
 Family: tractable
 Command: gm-jax train gated_pixelcnn_digits
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 8
+Expected: nll 74.48 +- 0.66 nats on the 299 test images, and accuracy 0.990 +- 0.006 by `gm-jax classify`, seed 0
 
 The picture "classes" has a column for each digit.  `gm-jax classify RUN` asks under which label an image is likeliest.
 """

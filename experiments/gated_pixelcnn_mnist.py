@@ -2,9 +2,9 @@
 
 Family: tractable
 Command: gm-jax train gated_pixelcnn_mnist --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 10
+Expected: nll 86.63 +- 0.21 nats on the 10,000 test images, exact, seed 0
 
 The picture "completions" has test digits, their upper halves, and four completions of each.
 """
@@ -22,7 +22,7 @@ from gm_jax.tractable import autoregressive, sequential
 
 @dataclasses.dataclass(frozen=True)
 class Config(Run):
-  steps: int = 1800
+  steps: int = 1500  # one epoch
   batch_size: int = 32
   learning_rate: float = 2e-3  # of Adam, falling to nothing along a cosine
   features: int = 32

@@ -22,7 +22,7 @@ from gm_jax.tractable import autoregressive
 
 @dataclasses.dataclass(frozen=True)
 class Config(Run):
-  steps: int = 2000  # 0.6 epochs
+  steps: int = 1600  # half an epoch
   batch_size: int = 16
   learning_rate: float = 4e-3  # of Adam, falling to nothing along a cosine
   features: int = 32

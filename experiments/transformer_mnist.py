@@ -20,23 +20,25 @@ from gm_jax.tractable import autoregressive, sequential
 
 @dataclasses.dataclass(frozen=True)
 class Config(Run):
-  steps: int = 1600  # half an epoch
+  steps: int = 1000  # a third of an epoch
   batch_size: int = 16
   learning_rate: float = 3e-3  # of Adam, at its height
-  warmup: int = 200  # steps on which the rate rises from nothing, before it falls along a cosine
+  warmup: int = 100  # steps on which the rate rises from nothing, before it falls along a cosine
   features: int = 64
   heads: int = 2
   layers: int = 3
   reach: int = 3  # rows above its own that a pixel looks at, in each layer
+  first_reach: int = 7  # pixels above and to the left that a token is made of
   decay: float = 0.998  # of the average of the parameters
   save_every: int = 500
-  sample_every: int = 800
+  sample_every: int = 500
 
   LEAST = Run.LEAST | {"features": 1, "heads": 1}
 
 
 def network(config: Config) -> image_transformer.ImageTransformer:
-  return image_transformer.ImageTransformer(1, config.features, config.heads, config.layers, config.reach)
+  sizes = dict(features=config.features, heads=config.heads, layers=config.layers, reach=config.reach)
+  return image_transformer.ImageTransformer(1, **sizes, first_reach=config.first_reach)
 
 
 def model(config: Config) -> GenerativeModel:

@@ -5,6 +5,7 @@ how grey became black and white.  A `Dataset` is arrays in memory; `batches(data
 the step, which is why a run resumes exactly and no loader is ever saved; `epoch` reads a split once, in order, for evaluation.
 
   digits          real handwritten digits, in the package, no download
+  sprites         drawn shapes of which everything is known
   toys            laws on the plane with exact densities: ring, grid, two_moons, checkerboard, gaussian_mixture
   tfds_images     any image set that TensorFlow Datasets has prepared, read without TensorFlow
   picture_folder  a folder of pictures, one class per sub-folder
@@ -22,6 +23,7 @@ from gm_jax.data.dataset import Dataset, from_arrays
 from gm_jax.data.digits import digits
 from gm_jax.data.folder import picture_folder
 from gm_jax.data.large import Large
+from gm_jax.data.sprites import sprites
 from gm_jax.data.stratified import Stratified, stratified
 from gm_jax.data.tfds import tfds_images, tfds_splits
 from gm_jax.data.toys import TOYS, Toy
@@ -42,6 +44,7 @@ __all__ = [
   "from_arrays",
   "no_binarization",
   "picture_folder",
+  "sprites",
   "static_binarization",
   "stratified",
   "tfds_images",

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gm_jax.networks import pixelcnn
-from gm_jax.networks.causal import Pixelwise, Place, Scan
+from gm_jax.networks.causal import CausalConv, Pixelwise, Place, Scan
 from gm_jax.networks.dropout import Dropout
 
 
@@ -32,11 +32,12 @@ class ImageTransformer(nn.Module):
   num_classes: int = 0  # 0: unconditional
   rate: float = 0.0  # of dropout
   groups: int = 0  # of outputs; 0: one for each channel of the image, 1: no channel sees another of its own pixel
+  first_reach: int = 0  # pixels above and to the left that a token is made of besides the one before it
 
   @nn.compact
   def __call__(self, x, train: bool, label=None, at: Place | None = None):
     groups = self.groups or x.shape[-1]
-    h = _Tokens(self.features)(x, at)
+    h = _Tokens(self.features, self.first_reach)(x, at)
     if self.num_classes:
       h += nn.Dense(self.features, use_bias=False)(jax.nn.one_hot(label, self.num_classes))[:, None, None]
     for _ in range(self.layers):
@@ -50,9 +51,14 @@ class ImageTransformer(nn.Module):
 
 
 class _Tokens(nn.Module):
-  """The pixel before, or at the first pixel something learned, and the place: [B, H, W, features]."""
+  """The pixel before, or at the first pixel something learned, and the place: [B, H, W, features].
+
+  With a reach, a convolution of the pixels above and to the left is added.  Attention has to learn where the neighbours are; a
+  kernel knows.
+  """
 
   features: int
+  reach: int = 0
 
   @nn.compact
   def __call__(self, x, at):
@@ -67,7 +73,12 @@ class _Tokens(nn.Module):
       index = at.row * width + at.column
       before = jax.lax.dynamic_slice_in_dim(x.reshape(batch, 1, -1, channels), jnp.maximum(index - 1, 0), 1, 2)
       is_first, place = jnp.full((1, 1, 1, 1), index == 0), at.of(place)
-    return jnp.where(is_first, first[None, None, None], nn.Dense(self.features)(before)) + place
+    h = jnp.where(is_first, first[None, None, None], nn.Dense(self.features)(before)) + place
+    if self.reach:
+      seen = dict(use_bias=False, from_image=True)
+      h += CausalConv(self.features, (-self.reach, -1), (-self.reach, self.reach), **seen)(x, at)
+      h += CausalConv(self.features, (0, 0), (-self.reach, -1), **seen)(x, at)
+    return h
 
 
 class RowsAttention(nn.Module):

@@ -22,7 +22,7 @@ def gated(channels, blocks=1, **options):
 def transformer(channels, blocks=1, reach=1, **options):
   del options
   size = dict(features=6 * channels, heads=2, layers=blocks, reach=reach)
-  return image_transformer.ImageTransformer(2 * channels, **size, num_classes=3, rate=0.5)
+  return image_transformer.ImageTransformer(2 * channels, **size, first_reach=2, num_classes=3, rate=0.5)
 
 
 NETWORKS = {

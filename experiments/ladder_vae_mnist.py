@@ -27,6 +27,7 @@ class Config(Run):
   features: int = 256  # of what levels tell each other, and units of their hidden layers
   beta: float = 1.0  # weight of the rates in training
   free_nats: float = 0.0  # that each level has for nothing in training
+  num_importance_samples: int = 200  # behind `nll` in `gm-jax evaluate`, a multiple of 20
   threshold: float = 200.0  # norm of gradients whose steps are left out
   decay: float = 0.9995  # of the average of the parameters
   save_every: int = 5000
@@ -53,3 +54,7 @@ def model(config: Config) -> GenerativeModel:
 
 def data(config: Config):
   return binarized_mnist(config)
+
+
+def measure(config: Config):
+  return hierarchical_vae.measure(module(config), config.num_importance_samples)

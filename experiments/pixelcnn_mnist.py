@@ -22,7 +22,7 @@ from gm_jax.tractable import autoregressive, sequential
 
 @dataclasses.dataclass(frozen=True)
 class Config(Run):
-  steps: int = 4500  # 2.9 epochs
+  steps: int = 3000  # 1.9 epochs
   batch_size: int = 32
   learning_rate: float = 2e-3  # of Adam, falling to nothing along a cosine
   features: int = 64

@@ -4,9 +4,12 @@ The authors' network is `--features 160 --blocks 5 --dropout 0.5 --learning-rate
 
 Family: tractable
 Command: gm-jax train pixelcnnpp_cifar10 --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 12
+Expected: nll 3.240 +- 0.004 bits/dim on the 10,000 test images as they were read here, exact, seed 0
+
+The images that this was measured on had been through JPEG, which takes away much of what is hard to predict: the number is not
+comparable with published ones.
 """
 
 import dataclasses

@@ -88,4 +88,9 @@ def summary(name: str, values: np.ndarray) -> dict:
   if len(bad):
     raise NonFiniteError(f"{name} of example {bad[0]} is {values[bad[0]]}; so are {len(bad)} of {len(values)} examples")
   stderr = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None  # one example has no spread
-  return {"mean": float(values.mean()), "stderr": stderr, "unit": UNITS.get(name, "1"), "count": len(values)}
+  return {"mean": float(values.mean()), "stderr": stderr, "unit": _unit(name), "count": len(values)}
+
+
+def _unit(name: str) -> str:
+  """Of a metric; `rate_top`, `rate_1` and the like are parts of the rate."""
+  return UNITS.get("rate" if name.startswith("rate_") else name, "1")

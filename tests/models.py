@@ -8,10 +8,30 @@ import jax
 import numpy as np
 import optax
 
-from gm_jax import images
-from gm_jax.approximate import vae
+from gm_jax import images, two_stage
+from gm_jax.approximate import (
+  conditional_vae,
+  costs,
+  hierarchical_vae,
+  importance,
+  likelihoods,
+  priors,
+  semi_supervised,
+  vae,
+  vqvae,
+)
 from gm_jax.implicit import gan
-from gm_jax.networks import dcgan, image_lstm, image_transformer, pixelcnn, pixelcnnpp, pixelrnn
+from gm_jax.networks import (
+  dcgan,
+  feature_maps,
+  image_lstm,
+  image_transformer,
+  ladder,
+  pixelcnn,
+  pixelcnnpp,
+  pixelrnn,
+  quantizer,
+)
 from gm_jax.networks.flat import FlatDecoder, FlatEncoder
 from gm_jax.networks.masked import MaskedMLP
 from gm_jax.networks.mlp import MLP
@@ -59,6 +79,12 @@ def grey(step: int):
   return {**batch, "image": np.clip(batch["image"] * 0.7 + noise, 0, 255).astype(np.uint8)}
 
 
+def half_labelled(step: int):
+  """The black and white squares; every second one has no label."""
+  batch = binary(step)
+  return {**batch, "label": np.where(np.arange(BATCH_SIZE) % 2, -1, batch["label"]).astype(np.int32)}
+
+
 def interleaved(step: int):
   """Grey squares of two classes in turn, the second inverted."""
   batch = grey(step)
@@ -70,6 +96,76 @@ def interleaved(step: int):
 def make_vae(likelihood):
   module = vae.VAE(FlatEncoder((32,)), FlatDecoder((32,), (8, 8, likelihood.channels)), likelihood, num_latents=4)
   return vae.vae(module, optax.adam(3e-3))
+
+
+def make_vae_with(prior, objective, likelihood):
+  networks = FlatEncoder((32,)), FlatDecoder((32,), (8, 8, likelihood.channels))
+  module = vae.VAE(*networks, likelihood, num_latents=4, prior=prior)
+  return vae.vae(module, optax.adam(3e-3, eps=1e-5), objective=objective)
+
+
+def make_iwae(prior, objective):
+  return make_vae_with(prior, objective, vae.bernoulli())
+
+
+def make_logistic_vae():
+  rising = vae.negative_elbo(costs.weighted(optax.linear_schedule(0.0, 1.0, 10)))
+  return make_vae_with(priors.GaussianMixture(3), rising, likelihoods.logistic_mixture(2))
+
+
+def make_conditional_vae():
+  networks = FlatEncoder((32,)), FlatDecoder((32,), (8, 8, 1)), vae.bernoulli()
+  module = conditional_vae.ConditionalVAE(*networks, num_latents=4, hidden=16)
+  objective = vae.negative_elbo(costs.free_bits(0.1))
+  return vae.vae(module, optax.adam(3e-3, eps=1e-5), objective=objective, sample=vae.ancestral_sample)
+
+
+def make_semi_supervised():
+  networks = FlatEncoder((32,)), FlatDecoder((32,), (8, 8, 1)), vae.bernoulli()
+  sizes = dict(num_latents=4, num_classes=10, hidden=16)
+  module = semi_supervised.SemiSupervisedVAE(*networks, **sizes, classifier=FlatEncoder((16,)))
+  return semi_supervised.semi_supervised(module, optax.adam(3e-3, eps=1e-5), alpha=5.0)
+
+
+def make_vqvae():
+  return vqvae.vqvae(one_level(), optax.adam(3e-3, eps=1e-5))
+
+
+def one_level():
+  codebook = quantizer.ByAverages(8, decay=0.9, restart=0.95)
+  encoder, decoder = feature_maps.Down(4, (8, 8)), feature_maps.Up(2, (8, 8))
+  return vqvae.VQVAE(encoder, decoder, codebook, vae.gaussian(), (2, 2))
+
+
+def make_two_stage():
+  module = one_level()
+  prior = two_stage.code_prior(module.levels[0], optax.adam(1e-2, eps=1e-5), num_classes=10, features=4, blocks=1)
+  return two_stage.two_stage(module, make_vqvae(), [prior], first_steps=3)
+
+
+def make_vqvae2():
+  networks = feature_maps.Down(8, (8,)), feature_maps.Down(4, (8,)), feature_maps.Up(8, (8,)), feature_maps.Up(2, (8,))
+  codebooks = quantizer.ByGradient(8), quantizer.ByAverages(8)
+  module = vqvae.VQVAE2(*networks, *codebooks, vae.gaussian(), (2, 2), (4, 4), features=4)
+  return vqvae.vqvae(module, optax.adam(3e-3, eps=1e-5))
+
+
+def make_ladder():
+  block = lambda features: ladder.DenseBlock(features, 16)
+  levels = [hierarchical_vae.Level(3, 12, block, top=index == 0) for index in range(2)]
+  readout = ladder.DenseReadout(16, (8, 8, 1))
+  module = hierarchical_vae.HierarchicalVAE(ladder.DenseLadder((24, 12)), levels, readout, vae.bernoulli())
+  return hierarchical_vae.hierarchical_vae(module, optax.adam(3e-3, eps=1e-5))
+
+
+def make_deep_vae():
+  block = lambda features: ladder.ConvBlock(features, 4)
+  levels = [hierarchical_vae.Level(2, 8, block, top=index == 0) for index in range(2)]
+  readout = ladder.ConvReadout((8, 8, 1), 4)
+  maps = ladder.ConvLadder((2, 4), 8, 4), levels, readout
+  module = hierarchical_vae.HierarchicalVAE(*maps, vae.bernoulli(), (2, 2), ((2, 2), (4, 4)))
+  optimizer = hierarchical_vae.skipping(optax.adam(3e-3, eps=1e-5), threshold=1000.0)
+  return hierarchical_vae.hierarchical_vae(module, optimizer, free_nats=0.1)
 
 
 def make_gan(game, norm, n_critic):
@@ -171,6 +267,16 @@ SPARSE = penalties.kl_to_rate(0.2, 0.01), penalties.contractive(0.01), penalties
 MEMBERS = {
   "vae-bernoulli": Member(lambda: make_vae(vae.bernoulli()), "nll_bound", binary),
   "vae-gaussian": Member(lambda: make_vae(vae.gaussian()), "nll_bound", grey),
+  "vae-logistic": Member(make_logistic_vae, "nll_bound", grey),
+  "vae-vampprior": Member(lambda: make_iwae(priors.VampPrior(5, (8, 8, 1)), importance.piwae(2, 3)), "nll_bound", binary),
+  "vae-flow-prior": Member(lambda: make_iwae(priors.CouplingFlow(2), importance.iwae(3)), "nll_bound", binary),
+  "vae-conditional": Member(make_conditional_vae, "nll_bound", binary),
+  "vae-semi-supervised": Member(make_semi_supervised, "nll_bound", half_labelled),
+  "vqvae": Member(make_vqvae, "nll_bound", grey),
+  "vqvae-two-levels": Member(make_vqvae2, "nll_bound", grey),
+  "two-stage": Member(make_two_stage, "nll_bound", grey),
+  "vae-ladder": Member(make_ladder, "nll_bound", binary),
+  "vae-deep": Member(make_deep_vae, "nll_bound", binary),
   "gan": Member(lambda: make_gan(gan.non_saturating(), dcgan.batch_norm, 1), "critic", grey, learns_in=None),
   "wgan-gp": Member(lambda: make_gan(gan.wgan_gp(), None, 3), "critic", grey, learns_in=None),
   "ddpm": Member(make_ddpm, "denoising", grey),

@@ -82,3 +82,8 @@ def test_a_nan_in_the_padding_is_nobodys():
 
   labelled = data.from_arrays(SPLIT.arrays["image"], np.arange(37))
   assert evaluate(bad, dataset=labelled, batch_size=16, strategy=parallel.single)["metrics"]["nll"]["count"] == 37
+
+
+def test_parts_of_the_rate_are_in_nats_and_what_is_unknown_has_no_unit():
+  units = {name: evaluation.summary(name, np.ones(3))["unit"] for name in ("rate", "rate_top", "rate_1", "hole", "psnr", "accuracy")}
+  assert units == dict(rate="nats", rate_top="nats", rate_1="nats", hole="nats", psnr="dB", accuracy="1")

@@ -7,5 +7,17 @@ sampling.
 
 Members report `nll_bound`, the negative bound in nats per example.
 
-  vae.py    the variational autoencoder
+  vae.py                 the variational autoencoder, and what a trained one can do
+  conditional_vae.py     given a label
+  semi_supervised.py     with labels for a few of the images (M2)
+  hierarchical_vae.py    levels of latents that explain each other: ladders, VDVAE
+  vqvae.py               codes of which there are finitely many, of one level or two
+
+Parts that a VAE is put together of:
+
+  likelihoods.py         p(x | z)
+  priors.py              p(z): standard normal, mixture of Gaussians, VampPrior, coupling flow
+  costs.py               what the rate costs in training: beta, capacity, free bits
+  importance.py          objectives of several draws: IWAE, MIWAE, CIWAE, PIWAE, DReG
+  latents.py             ways through latent space
 """

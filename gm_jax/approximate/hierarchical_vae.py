@@ -10,6 +10,7 @@ of vectors; VDVAE (Child 2021, https://arxiv.org/abs/2011.10650) many of maps.  
 Such models are known for steps with enormous gradients.  `skipping` leaves those out, and cannot freeze.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ import jax.numpy as jnp
 import optax
 
 from gm_jax import random
-from gm_jax.approximate.vae import Likelihood, reparameterize
-from gm_jax.core import GenerativeModel, from_objective
+from gm_jax.approximate.vae import Likelihood, accumulate, reparameterize
+from gm_jax.core import GenerativeModel, from_objective, run
 from gm_jax.distributions import kl_normal, normal_log_prob
 from gm_jax.networks.ladder import enlarged
 
@@ -153,6 +154,25 @@ def log_weights(vae: HierarchicalVAE, key, x, num: int):
   outputs = vae.down(len(x) * num, choose, False)
   log_likelihood = vae.likelihood.log_prob(outputs, jnp.repeat(x, num, axis=0))
   return (log_likelihood + sum(differences)).reshape(len(x), num)
+
+
+def measure(module: HierarchicalVAE, num_samples: int = 200) -> Callable:
+  """`vae.measure` of a hierarchical VAE: the bound and its parts, and the evidence of `num_samples` importance samples."""
+  chunk = math.gcd(num_samples, 20)
+
+  def estimate(vae, key, images):
+    data_key, latent_key = jax.random.split(key)
+    x = vae.likelihood.observe(data_key, images)
+    log_weight = lambda index: log_weights(vae, jax.random.fold_in(latent_key, index), x, chunk)
+    return accumulate(log_weight, len(x), num_samples // chunk, chunk)
+
+  def evaluate(key, state, batch):
+    bound_key, evidence_key = jax.random.split(key)
+    (bound, parts), _ = run(module, negative_elbo(), state.average.variables, bound_key, batch, train=False)
+    found = nn.apply(estimate, module)(state.average.variables, evidence_key, batch["image"])
+    return {"nll": -found.log_prob, "nll_stderr": found.stderr, "ess": found.ess, "nll_bound": bound, **parts}
+
+  return evaluate
 
 
 def hierarchical_vae(

@@ -65,7 +65,7 @@ class _Around(nn.Module):
 
 
 class GatedPixelCNN(nn.Module):
-  """x [B, H, W, C], label int32 [B] or None -> [B, H, W, outputs].
+  """x [B, H, W, C], label int32 [B] or None -> [B, H, W, outputs].  If `mapped`, the label is a map [B, H, W, F].
 
   Two stacks: the vertical one sees all rows above, the horizontal one its own row to the left and, at each layer, the vertical
   one.  Together they see all that comes before.  Units are tanh(a) * sigmoid(b).
@@ -80,6 +80,7 @@ class GatedPixelCNN(nn.Module):
   num_classes: int = 0
   rate: float = 0.0
   positions: bool = False  # whether the first features know where they are
+  mapped: bool = False  # whether the label says something of each pixel, rather than of the image
 
   def setup(self):
     reaches = [self.first_reach, *[self.reach] * self.blocks]
@@ -91,7 +92,7 @@ class GatedPixelCNN(nn.Module):
     self.across = [nn.Dense(wide) for _ in layers]
     self.mix = [Pixelwise(self.features, groups) for _ in layers]
     self.skip = [Pixelwise(self.features, groups) for _ in layers]
-    self.of_class = [nn.Dense(2 * wide, use_bias=False) for _ in layers] if self.num_classes else []
+    self.of_class = [nn.Dense(2 * wide, use_bias=False) for _ in layers] if self.num_classes or self.mapped else []
     self.place = Positions(wide) if self.positions else lambda x, at: 0.0
     self.dropout = Dropout(self.rate)
     self.last, self.head = Pixelwise(self.features, groups), Pixelwise(self.outputs, groups)
@@ -103,7 +104,7 @@ class GatedPixelCNN(nn.Module):
     """What the rows above say, at each layer: [B, H, W, 2 features], or one row of it at Place(row, None)."""
     given, h = [], x
     for index, down in enumerate(self.down):
-      given.append(down(h, at) + self._class_terms(label, index)[0] + (0.0 if index else self.place(x, at)))
+      given.append(down(h, at) + self._told(label, index, at)[0] + (0.0 if index else self.place(x, at)))
       h = _gate(given[-1], 1)
     return given
 
@@ -112,17 +113,21 @@ class GatedPixelCNN(nn.Module):
     h, skips = x, 0
     for index, right in enumerate(self.right):
       own = at.of(x) if at is not None and index == 0 else h
-      a = right(h, at) + self.own[index](own) + self.across[index](given[index]) + self._class_terms(label, index)[1]
+      a = right(h, at) + self.own[index](own) + self.across[index](given[index]) + self._told(label, index, at)[1]
       new = self.mix[index](self.dropout(_gate(a, self.groups), train))
       h = h + new if index else new
       skips += self.skip[index](h)
     return self.head(nn.relu(self.last(nn.relu(skips))))
 
-  def _class_terms(self, label, index):
-    """The label's say in the vertical and in the horizontal units, each [B, 1, 1, 2 features]."""
-    if not self.num_classes:
+  def _told(self, label, index, at: Place | None):
+    """The label's say in the vertical and in the horizontal units: each [B, 1, 1, 2 features], of a map that of each pixel."""
+    if not self.of_class:
       return 0.0, 0.0
-    return jnp.split(self.of_class[index](jax.nn.one_hot(label, self.num_classes))[:, None, None], 2, -1)
+    if self.mapped:
+      told = label if at is None else at.of(label)
+    else:
+      told = jax.nn.one_hot(label, self.num_classes)[:, None, None]
+    return jnp.split(self.of_class[index](told), 2, -1)
 
 
 def cached() -> Scan:

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from gm_jax import images, testing
+from gm_jax import core, images, testing
 from gm_jax.approximate import hierarchical_vae as hvae
 from gm_jax.approximate import vae
 from gm_jax.distributions import kl_to_standard_normal
@@ -99,6 +99,16 @@ def test_the_bound_is_the_mean_log_weight_and_below_log_p(num_levels):
   assert (abs(-losses.mean(1) - log_w.mean(1)) < 5 * error + 1e-3).all()
   assert (-losses.mean(1) < exact(num_levels) + 5 * error).all()
   np.testing.assert_allclose(parts["rate"], sum(parts[f"rate_{level + 1}"] for level in range(num_levels)), rtol=1e-5)
+
+
+def test_the_measure_reports_log_p_and_the_bound():
+  module, variables = made(2)
+  state = core.State(None, core.Average(variables, jnp.zeros((), jnp.int32)))
+  scores = jax.jit(hvae.measure(module, 400))(jax.random.key(0), state, BATCH)
+  error = 5 * np.asarray(scores["nll_stderr"]) + 1e-3
+  assert (abs(-scores["nll"] - exact(2)) < error).all()
+  np.testing.assert_allclose(scores["nll_bound"], scores["distortion"] + scores["rate"], rtol=1e-6)
+  assert (scores["ess"] <= 400.1).all()
 
 
 def test_one_level_is_a_vae():

@@ -85,5 +85,6 @@ def test_a_nan_in_the_padding_is_nobodys():
 
 
 def test_parts_of_the_rate_are_in_nats_and_what_is_unknown_has_no_unit():
-  units = {name: evaluation.summary(name, np.ones(3))["unit"] for name in ("rate", "rate_top", "rate_1", "hole", "psnr", "accuracy")}
+  names = "rate", "rate_top", "rate_1", "hole", "psnr", "accuracy"
+  units = {name: evaluation.summary(name, np.ones(3))["unit"] for name in names}
   assert units == dict(rate="nats", rate_top="nats", rate_1="nats", hole="nats", psnr="dB", accuracy="1")

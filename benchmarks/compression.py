@@ -43,7 +43,7 @@ def options_of(path: pathlib.Path) -> str:
   """What the run was asked for besides its experiment's defaults, as on the command line."""
   run, usual = opened.open_run(path), {field.name for field in dataclasses.fields(base.Run)}
   told = lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else value
-  own = [field.name for field in dataclasses.fields(run.config) if field.name not in usual]
+  own = [field.name for field in dataclasses.fields(run.config) if field.name not in usual - {"steps"}]
   changed = [name for name in own if getattr(run.config, name) != getattr(run.module.Config(), name)]
   return " ".join(f"{base.option(name)} {told(getattr(run.config, name))}" for name in changed)
 

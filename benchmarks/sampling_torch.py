@@ -2,8 +2,8 @@
 
 Command: python benchmarks/sampling_torch.py        (PyTorch is in the extra `bench`)
 Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: at least 5 times as fast at 28 x 28
+Minutes: 1
+Expected: 168 times as fast at 28 x 28 (wanted: 5)
 
 Both are the same network with the same weights, and their logits agree on the same images.  The weights are random: what a
 pixel costs does not depend on them.

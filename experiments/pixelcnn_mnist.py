@@ -6,8 +6,8 @@ Hardware: 2 CPU cores, shared with other work
 Minutes: 13
 Expected: nll 85.93 +- 0.21 nats on the 10,000 test images, exact, seed 0
 
-With --steps 4500 it is 85.17.  A first kernel that reaches 3 pixels, without learnt positions and at half the rate, ended at 92.91
-after 4500 steps.
+With --steps 4500 it is 85.17.  Then a first kernel that reaches 3 pixels, without learnt positions and at half the rate, ended
+at 92.91.
 
 The picture "completions" has test digits, their upper halves, and four completions of each.
 """

@@ -2,9 +2,9 @@
 
 Family: approximate
 Command: gm-jax train ladder_vae_mnist --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 9
+Expected: nll 87.96 +- 0.26 nats (200 importance samples, a bound 91.60 +- 0.28) on the 10,000 test images, seed 0
 """
 
 import dataclasses

@@ -26,12 +26,12 @@ from gm_jax.tasks import restoration as tasks
 @dataclasses.dataclass(frozen=True)
 class Config(base.Run):
   task: Literal["colour", "upsample2", "upsample4", "upsample8", "inpaint"] = "colour"  # what is lost
-  steps: int = 1500
+  steps: int = 600
   batch_size: int = 32
   learning_rate: float = 2e-3  # of Adam, falling to nothing along a cosine
   features: int = 32
   decay: float = 0.99  # of the average of the parameters
-  save_every: int = 500
+  save_every: int = 200
 
   LEAST = base.Run.LEAST | {"features": 1}
 

@@ -25,12 +25,12 @@ from gm_jax.tasks import restoration as tasks
 @dataclasses.dataclass(frozen=True)
 class Config(base.Run):
   task: Literal["denoise", "erased", "upsample2", "upsample4", "inpaint", "watermark"] = "denoise"  # what is lost
-  steps: int = 1500
+  steps: int = 600
   batch_size: int = 64
   learning_rate: float = 2e-3  # of Adam, falling to nothing along a cosine
   features: int = 24
   decay: float = 0.99  # of the average of the parameters
-  save_every: int = 500
+  save_every: int = 200
 
   LEAST = base.Run.LEAST | {"features": 1}
 

@@ -3,8 +3,8 @@
 Family: tractable
 Command: gm-jax train transformer_mnist --data-dir DIR
 Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Minutes: 7
+Expected: nll 86.84 +- 0.21 nats on the 10,000 test images, exact, seed 0
 """
 
 import dataclasses

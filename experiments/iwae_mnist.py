@@ -34,11 +34,11 @@ OBJECTIVES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(base.Run):
-  steps: int = 25_000  # 50 epochs
-  batch_size: int = 100
+  steps: int = 25_000  # 10 epochs
+  batch_size: int = 20
   learning_rate: float = 1e-3  # of Adam
   objective: Literal["iwae", "miwae", "piwae", "ciwae", "stl", "dreg"] = "iwae"
-  num_draws: int = 5  # of z for each image, in each group
+  num_draws: int = 50  # of z for each image, in each group
   num_groups: int = 2  # of draws, for miwae and piwae; the plain bound's share in ciwae is one over it
   hidden: tuple[int, ...] = (200, 200)  # units of the hidden layers, on either side
   num_latents: int = 50

@@ -60,6 +60,42 @@ def grey() -> Callable:
   return lambda key, x: jnp.broadcast_to(x.mean(-1, keepdims=True), x.shape)
 
 
+def negative(share: float) -> Callable:
+  """A share of the images becomes their own negative, 1 - x."""
+
+  def corrupt(key, x):
+    chosen = random.uniform(key, len(x), (1,) * (x.ndim - 1)) < share
+    return jnp.where(chosen, 1 - x, x)
+
+  return corrupt
+
+
+def slanted(most: float) -> Callable:
+  """Rows move sideways, whole pixels: each image by its own slope, -most to most pixels for each row above the middle.
+
+  What leaves on one side comes in on the other.
+  """
+
+  def corrupt(key, x):
+    slope = random.uniform(key, len(x), (1, 1), minval=-most, maxval=most)
+    height, width = x.shape[1:3]
+    up = height // 2 - jnp.arange(height)[None, :, None]
+    source = (jnp.arange(width)[None, None] - jnp.round(slope * up).astype(jnp.int32)) % width  # [B, H, W]
+    return jnp.take_along_axis(x, source[..., None], axis=2)
+
+  return corrupt
+
+
+def both(first: Callable, second: Callable) -> Callable:
+  """One corruption after the other."""
+
+  def corrupt(key, x):
+    first_key, second_key = jax.random.split(key)
+    return second(second_key, first(first_key, x))
+
+  return corrupt
+
+
 def hole(size: int) -> Callable:
   """A square of size x size pixels somewhere becomes grey, 0.5."""
 

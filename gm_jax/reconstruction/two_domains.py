@@ -2,9 +2,13 @@
 
 The encoder serves both kinds, so a code says what they have in common (where the strokes are, which way a face looks), and each
 decoder knows how its own kind looks.  To swap, encode and decode by the other decoder: so faces are exchanged in films.
+
+Nothing yet keeps the encoder from giving each kind codes of its own, which the other decoder has never seen.  So it is shown
+disguised images: changed at random in the ways in which the kinds differ, until it cannot tell one kind from the other.  Each
+decoder still has to give the image as it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -38,16 +42,23 @@ class TwoDomains(nn.Module):
     return jnp.take_along_axis(every, label[:, None, None, None, None], axis=1)[:, 0]
 
 
-def two_domains(module: TwoDomains, optimizer: optax.GradientTransformation, *, decay: float = 0.999) -> GenerativeModel:
+def two_domains(
+  module: TwoDomains, optimizer: optax.GradientTransformation, *, disguise: Callable | None = None, decay: float = 0.999
+) -> GenerativeModel:
   """An autoencoder of images with labels, 0 to the number of decoders less one, that say of which kind each is.
 
   evaluate is that of `autoencoder`; samples are of the kind that the condition names, or of any.
+
+  Args:
+    module: encoder and decoders.
+    optimizer: any optax transformation.
+    disguise: `(key, x [B, H, W, C] in [0, 1]) -> x`, which the encoder sees in training instead (corruptions.py).
+    decay: of the average of the parameters.
   """
 
   def objective(module, key, batch, train):
-    del key
     x = images.to_unit(batch["image"])
-    z = module.encode(x, train)
+    z = module.encode(disguise(key, x) if train and disguise else x, train)
     if train and not module.is_initializing():
       module.moments.value = codes.follow(module.moments.value, z)
     return per_image(module.error, module.decode(z, batch["label"], train), x)

@@ -18,6 +18,9 @@ ALL = {
   "coarse": corruptions.coarse(2),
   "grey": corruptions.grey(),
   "hole": corruptions.hole(5),
+  "negative": corruptions.negative(0.5),
+  "slanted": corruptions.slanted(0.4),
+  "both": corruptions.both(corruptions.negative(0.5), corruptions.masking(0.25)),
   "watermark": corruptions.watermark(MARK, 0.7),
 }
 
@@ -26,7 +29,7 @@ ALL = {
 def test_an_image_meets_the_same_fate_in_any_batch(name):
   whole = ALL[name](KEY, X)
   assert whole.shape == X.shape
-  assert (np.asarray(whole) != X).any((1, 2, 3)).all()
+  assert (np.asarray(whole) != X).any((1, 2, 3)).mean() > 0.25  # some only befall a share of the images
   with rows.view(first=30):
     np.testing.assert_allclose(ALL[name](KEY, X[30:33]), whole[30:33], atol=1e-6)
 
@@ -79,3 +82,34 @@ def test_a_watermark_lies_where_it_is():
   off = MARK == 0
   np.testing.assert_array_equal(after[:, off], X[:, off])
   np.testing.assert_allclose(after[:, ~off], 0.3 * X[:, ~off] + 0.7, rtol=1e-6)
+
+
+def test_negatives_are_whole_images():
+  many = np.full((3000, 2, 2, 1), 0.25, np.float32)
+  after = np.asarray(ALL["negative"](KEY, many)).reshape(3000, -1)
+  assert set(np.unique(after)) == {0.25, 0.75}
+  assert (np.ptp(after, axis=1) == 0).all()
+  assert abs((after[:, 0] == 0.75).mean() - 0.5) < 4 * 0.5 / np.sqrt(3000)
+
+
+def test_slanted_rows_are_moved_by_the_slope_of_their_image():
+  """A vertical line: where it stands in each row tells the slope, the same for all rows, evenly spread over the images."""
+  many = np.zeros((2000, 12, 15, 1), np.float32)
+  many[:, :, 7] = 1.0
+  after = np.asarray(ALL["slanted"](KEY, many))[..., 0]
+  assert (after.sum(2) == 1).all()
+  shift = after.argmax(2) - 7  # [N, 12]
+  up = 6 - np.arange(12)
+  slope = shift[:, 0] / 6
+  assert (abs(shift - slope[:, None] * up[None]) <= 1.0).all()
+  assert (shift[:, 6] == 0).all()
+  assert abs(slope.mean()) < 5 * 0.4 / np.sqrt(3 * 2000)
+  assert slope.min() < -0.3
+  assert slope.max() > 0.3
+  assert len(np.unique(shift[:, 0])) == 5
+
+
+def test_both_are_one_after_the_other():
+  first_key, second_key = jax.random.split(KEY)
+  expected = corruptions.masking(0.25)(second_key, corruptions.negative(0.5)(first_key, X))
+  np.testing.assert_array_equal(ALL["both"](KEY, X), expected)

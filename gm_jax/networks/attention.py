@@ -1,6 +1,8 @@
-"""Self-attention between the pixels of one image."""
+"""Self-attention: between tokens, and between the pixels of one image."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,15 +18,28 @@ class Attention(nn.Module):
   """
 
   heads: int = 4
+  groups: int = 8
+  use_bias: bool = False  # of queries, keys and values
+  dtype: Any = jnp.float32  # of the computation; parameters, statistics and the softmax are float32
 
   @nn.compact
   def __call__(self, x):
-    batch, height, width, channels = x.shape
-    if channels % self.heads:
-      raise ValueError(f"{channels} channels cannot be shared by {self.heads} heads")
-    h = group_norm(x)
-    h = nn.Dense(3 * channels, use_bias=False)(h.reshape(batch, height * width, channels))
-    q, k, v = (part.reshape(batch, height * width, self.heads, -1) for part in jnp.split(h, 3, -1))  # [B, pixels, heads, c]
-    scores = jnp.einsum("bqhc,bkhc->bhqk", q, k) / math.sqrt(channels // self.heads)
-    h = jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(scores), v).reshape(batch, height, width, channels)
-    return x + nn.Dense(channels, kernel_init=nn.initializers.zeros_init())(h)
+    pixels = group_norm(x, self.groups, self.dtype).reshape(len(x), -1, x.shape[-1])
+    h = self_attention(pixels, self.heads, self.use_bias, out_init=nn.initializers.zeros_init(), dtype=self.dtype)
+    return x + h.reshape(x.shape)
+
+
+def self_attention(x, heads: int, use_bias: bool = True, *, in_init: Callable | None = None, out_init: Callable, dtype: Any):
+  """x [B, T, C] -> [B, T, C]: each token attends to all T, in `heads` heads of C / heads channels (Vaswani et al. 2017).
+
+  Scores and softmax are float32 at any `dtype`.  Makes two layers of the module that calls it.
+  """
+  batch, tokens, channels = x.shape
+  if channels % heads:
+    raise ValueError(f"{channels} channels cannot be shared by {heads} heads")
+  in_init = in_init or nn.initializers.lecun_normal()
+  qkv = nn.Dense(3 * channels, use_bias, dtype=dtype, kernel_init=in_init)(x)
+  q, k, v = (part.reshape(batch, tokens, heads, -1) for part in jnp.split(qkv, 3, -1))  # [B, T, heads, c]
+  scores = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=jnp.float32) / math.sqrt(channels // heads)
+  h = jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(scores).astype(v.dtype), v)
+  return nn.Dense(channels, dtype=dtype, kernel_init=out_init)(h.reshape(x.shape))

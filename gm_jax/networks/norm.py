@@ -54,12 +54,14 @@ class BatchNorm(nn.Module):
     return y.astype(dtype)
 
 
-def group_norm(x, groups: int = 8):
+def group_norm(x, groups: int = 8, dtype: Any = None):
   """x [B, H, W, C] normalised within each example and group of channels, with a scale and bias per channel (Wu and He 2018).
 
-  `groups` groups, or as many of them as share the channels evenly.  Makes a layer of the module that calls it.
+  `groups` groups, or as many of them as share the channels evenly.  `dtype` is that of the result, by default the wider one of
+  x and the parameters; statistics are float32 at any.  Makes a layer of the module that calls it.
   """
-  return nn.GroupNorm(math.gcd(groups, x.shape[-1]), use_fast_variance=False)(x)  # the fast one cancels, as above
+  groups = math.gcd(groups, x.shape[-1])
+  return nn.GroupNorm(groups, use_fast_variance=False, dtype=dtype)(x)  # the fast one cancels, as above
 
 
 def _as_channel(values, x):

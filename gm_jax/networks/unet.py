@@ -6,10 +6,12 @@ shift of its channels.  The last convolution of every block, and of the network,
 new network returns zero.
 
 A full-resolution image is what a CPU is worst at.  `patch=2` folds 2 x 2 pixels into channels first and unfolds them last, four
-times less work for the same receptive field.
+times less work for the same receptive field.  On a GPU, what is short is speed and memory: `dtype=jnp.bfloat16`, `remat=True`.
 """
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -18,14 +20,14 @@ from gm_jax.errors import UserError
 from gm_jax.networks.attention import Attention
 from gm_jax.networks.conv import Conv
 from gm_jax.networks.dropout import Dropout
-from gm_jax.networks.embedding import sinusoidal
+from gm_jax.networks.embedding import conditioning
 from gm_jax.networks.norm import group_norm
 
 _zeros = nn.initializers.zeros_init()
 
 
 class UNet(nn.Module):
-  """x [B, H, W, C], time [B], label int32 [B] -> [B, H, W, out_channels or C].
+  """x [B, H, W, C], time [B], label int32 [B] -> [B, H, W, out_channels or C], float32.
 
   Attributes:
     channels: of each level, from the finest; each level but the last halves the image.
@@ -34,6 +36,12 @@ class UNet(nn.Module):
     patch: side of the squares that become channels.
     num_classes: of the labels; 0 for none.  Label `num_classes` means "no label", as does leaving it out.
     time_scale: times are multiplied by this before the embedding, which likes hundreds: 1 for 0 ... 1000, 1000 for [0, 1].
+    groups: of each group norm, or as many of them as share the channels evenly.
+    scale_shift: time scales and shifts the channels of a block; if not, it is added to them as in DDPM.
+    attention_bias: queries, keys and values have one.
+    widen_first: the convolution that halves the image makes the next level's channels; if not, the block behind it does.
+    dtype: of the computation.  Parameters, statistics, softmax, time and the last convolution are float32 at any.
+    remat: blocks remember their inputs alone, and compute the rest again for the gradient.
   """
 
   channels: Sequence[int] = (48, 96)
@@ -45,55 +53,72 @@ class UNet(nn.Module):
   out_channels: int | None = None
   heads: int = 4
   time_scale: float = 1.0
+  groups: int = 8
+  scale_shift: bool = True
+  attention_bias: bool = False
+  widen_first: bool = True
+  dtype: Any = jnp.float32
+  remat: bool = False
 
   @nn.compact
   def __call__(self, x, time, label=None, train: bool = False):
     out_channels = self.out_channels or x.shape[-1]
-    self._check(x.shape, label)
-    context = self._context(time, label)
-    block = lambda features, h: ResidualBlock(features, self.dropout)(h, context, train)
-    attend = lambda level, h: Attention(self.heads)(h) if level in self.attention else h
+    self._check(x.shape)
+    told = dict(num_classes=self.num_classes, time_scale=self.time_scale)
+    context = conditioning(time, label, dim=self.channels[0], features=4 * self.channels[0], **told)
+    conv = partial(Conv, kernel_size=3, dtype=self.dtype)
+    again = nn.remat if self.remat else lambda function: function
 
-    h = Conv(self.channels[0], 3)(space_to_depth(x, self.patch))
+    def block(features, h):
+      layer = ResidualBlock(features, self.dropout, self.groups, self.scale_shift, self.dtype)
+      return again(lambda layer, h, context: layer(h, context, train))(layer, h, context)
+
+    def attend(h):
+      return again(lambda layer, h: layer(h))(Attention(self.heads, self.groups, self.attention_bias, self.dtype), h)
+
+    h = conv(self.channels[0])(space_to_depth(x, self.patch))
     skips = [h]
     for level, features in enumerate(self.channels):
       if level > 0:
-        h = Conv(features, 3, 2)(h)
+        h = conv(features if self.widen_first else h.shape[-1], strides=2)(h)
         skips.append(h)
       for _ in range(self.blocks):
-        h = attend(level, block(features, h))
+        h = block(features, h)
+        h = attend(h) if level in self.attention else h
         skips.append(h)
 
-    deepest = self.channels[-1]
-    h = block(deepest, Attention(self.heads)(block(deepest, h)))
+    h = block(self.channels[-1], h)
+    h = block(self.channels[-1], attend(h))
 
     for level, features in reversed(list(enumerate(self.channels))):
       for _ in range(self.blocks + 1):
-        h = attend(level, block(features, jnp.concatenate([h, skips.pop()], -1)))
+        h = block(features, jnp.concatenate([h, skips.pop()], -1))
+        h = attend(h) if level in self.attention else h
       if level > 0:
-        h = Conv(features, 3)(double(h))
+        h = conv(features)(double(h))
 
-    h = nn.silu(group_norm(h))
+    h = nn.silu(group_norm(h, self.groups, jnp.float32))
     h = Conv(out_channels * self.patch**2, 3, kernel_init=_zeros)(h)
     return depth_to_space(h, self.patch)
 
-  def _context(self, time, label):
-    """What every block is told: [B, 4 * channels[0]], time and label together."""
-    width = 4 * self.channels[0]
-    context = sinusoidal(time * self.time_scale, self.channels[0])
-    context = nn.Dense(width)(nn.silu(nn.Dense(width)(context)))
-    if self.num_classes:
-      label = jnp.full(time.shape, self.num_classes) if label is None else label
-      context += nn.Embed(self.num_classes + 1, width)(label)
-    return nn.silu(context)
-
-  def _check(self, shape, label):
+  def _check(self, shape):
     step = self.patch << (len(self.channels) - 1)
     if shape[1] % step or shape[2] % step:
       depth = f"{len(self.channels)} levels on patches of {self.patch}"
       raise UserError(f"{depth} take images whose sides {step} divides; got {shape[1]} x {shape[2]}")
-    if label is not None and not self.num_classes:
-      raise UserError("this U-Net was built without labels; give it num_classes")
+
+
+_ddpm = partial(UNet, blocks=2, heads=1, groups=32, scale_shift=False, attention_bias=True, widen_first=False)
+
+
+def ddpm_cifar10(**fields) -> UNet:
+  """DDPM's network for 32 x 32 (appendix B): 35.7 M parameters, attention at 16 x 16.  `fields` are those of `UNet`."""
+  return _ddpm(**{"channels": (128, 256, 256, 256), "attention": (1,), "dropout": 0.1, **fields})
+
+
+def ddpm_256(**fields) -> UNet:
+  """DDPM's network for 256 x 256 (appendix B): 114 M parameters, attention at 16 x 16.  `fields` are those of `UNet`."""
+  return _ddpm(**{"channels": (128, 128, 256, 256, 512, 512), "attention": (4,), **fields})
 
 
 class ResidualBlock(nn.Module):
@@ -101,14 +126,22 @@ class ResidualBlock(nn.Module):
 
   features: int
   dropout: float = 0.0
+  groups: int = 8
+  scale_shift: bool = True
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x, context, train: bool):
-    h = Conv(self.features, 3)(nn.silu(group_norm(x)))
-    scale, shift = jnp.split(nn.Dense(2 * self.features)(context)[:, None, None], 2, -1)
-    h = nn.silu(group_norm(h) * (1 + scale) + shift)
-    h = Conv(self.features, 3, kernel_init=_zeros)(Dropout(self.dropout)(h, train))
-    return h + (x if x.shape[-1] == self.features else Conv(self.features, 1)(x))
+    conv, norm = partial(Conv, dtype=self.dtype), partial(group_norm, groups=self.groups, dtype=self.dtype)
+    told = lambda features: nn.Dense(features, dtype=self.dtype)(context)[:, None, None]
+    h = conv(self.features, 3)(nn.silu(norm(x)))
+    if self.scale_shift:
+      scale, shift = jnp.split(told(2 * self.features), 2, -1)
+      h = norm(h) * (1 + scale) + shift
+    else:
+      h = norm(h + told(self.features))
+    h = conv(self.features, 3, kernel_init=_zeros)(Dropout(self.dropout)(nn.silu(h), train))
+    return h + (x if x.shape[-1] == self.features else conv(self.features, 1)(x))
 
 
 def double(x):

@@ -24,6 +24,7 @@ MAY_IMPORT = {
   "core": {"rows"},
   "networks": {"errors", "random", "rows"},
   **{family: ARITHMETIC for family in FAMILIES},
+  "approximate": ARITHMETIC | {"score"},  # the variational diffusion model is both
   "tasks": ARITHMETIC | {"metrics", *FAMILIES},
   "data": set(),
   "metrics": {"core", "data", "images", "information", "networks", "random"},

@@ -14,7 +14,7 @@ import sys
 import record
 
 EVERYTHING = "core, distributions, images, parallel, sampling, data, evaluation, checkpoint, train, hooks"
-FAMILIES = "from gm_jax.approximate import vae; from gm_jax.implicit import gan; from gm_jax.score import ddpm"
+FAMILIES = "from gm_jax.approximate import vae; from gm_jax.implicit import gan; from gm_jax.score import diffusion"
 PROGRAMS = {
   "python": "pass",
   "jax + flax + optax": "import jax, flax.linen, optax",

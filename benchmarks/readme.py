@@ -89,6 +89,17 @@ def _compression(record) -> str:
   )
 
 
+def _diffusion_torch(record) -> str:
+  ratios = {what: record[what]["times_as_fast"] for what in ("train step", "sample")}
+  one, other = ratios["train step"]
+  size = record["parameters"]["gm_jax"] / 1e6
+  return (
+    f"A train step of DDPM's U-Net ({size:.1f} M parameters, 32 x 32) is {ratios['train step'][one]:.1f} and "
+    f"{ratios['train step'][other]:.1f} times as fast as that of {one} and of {other}, a sample by DDIM "
+    f"{ratios['sample'][one]:.1f} and {ratios['sample'][other]:.1f} times."
+  )
+
+
 def _sampling(record) -> str:
   least, most = (choose(row["ratio"] for row in record["rows"].values()) for choose in (min, max))
   return (
@@ -107,6 +118,7 @@ def _sampling_torch(record) -> str:
 SENTENCES = {
   "compression": _compression,
   "conv": _conv,
+  "diffusion_torch": _diffusion_torch,
   "imports": _imports,
   "loop": _loop,
   "sampling": _sampling,
@@ -128,9 +140,26 @@ def compression() -> str:
   return "\n".join(rows)
 
 
+def restoration() -> str:
+  """A table of what was lost and how well it is given back: the model, and the best of the simple methods."""
+  record = json.loads((ROOT / "benchmarks" / "results" / "restoration.json").read_text())
+  rows = ["| lost | images | corrupted | best simple method | model |", "|---|---|---|---|---|"]
+  shown = lambda metrics: f"{metrics['psnr'][0]:.1f} dB, {metrics['ssim'][0]:.2f}"
+  for row in record["rows"].values():
+    methods = {name: metrics for name, metrics in row["methods"].items() if metrics["psnr"][0] < 100}  # what lost something
+    model = methods.pop("model")
+    simple = max(methods, key=lambda name: methods[name]["psnr"][0])
+    where = f"[`{row['experiment']}`](experiments/{row['experiment']}.py)"
+    corrupted = shown(methods["corrupted"]) if "corrupted" in methods else ""
+    beside = f"{shown(methods[simple])} ({simple})" if simple != "corrupted" else "none is above that"
+    rows.append(f"| {row['task']} | {where} | {corrupted} | {beside} | {shown(model)} |")
+  return "\n".join(rows)
+
+
 def generated(text: str) -> str:
   """README.md with its generated parts written anew."""
-  for name, write in (("families", families), ("measured", measured), ("compression", compression)):
+  for write in (families, measured, compression, restoration):
+    name = write.__name__
     begin, end = f"<!-- {name}: written by benchmarks/readme.py -->", f"<!-- end of {name} -->"
     part = f"{begin}\n{write()}\n{end}"
     text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, part=part: part, text, flags=re.DOTALL)

@@ -26,7 +26,7 @@ from gm_jax.tasks import restoration as tasks
 @dataclasses.dataclass(frozen=True)
 class Config(base.Run):
   task: Literal["colour", "upsample2", "upsample4", "upsample8", "inpaint"] = "colour"  # what is lost
-  steps: int = 600
+  steps: int = 400
   batch_size: int = 32
   learning_rate: float = 2e-3  # of Adam, falling to nothing along a cosine
   features: int = 32

@@ -25,7 +25,7 @@ from gm_jax.tasks import restoration as tasks
 @dataclasses.dataclass(frozen=True)
 class Config(base.Run):
   task: Literal["denoise", "erased", "upsample2", "upsample4", "inpaint", "watermark"] = "denoise"  # what is lost
-  steps: int = 600
+  steps: int = 400
   batch_size: int = 64
   learning_rate: float = 2e-3  # of Adam, falling to nothing along a cosine
   features: int = 24

@@ -16,7 +16,8 @@ from gm_jax import data, images, parallel, random, rows
 from gm_jax.errors import NonFiniteError
 
 LIKELIHOODS = ("nll", "nll_bound")
-UNITS = dict.fromkeys((*LIKELIHOODS, "distortion", "rate", "hole"), "nats") | {"psnr": "dB"}  # all others are plain: "1"
+# All others are plain: "1".
+UNITS = dict.fromkeys((*LIKELIHOODS, "nll_error", "distortion", "rate", "hole"), "nats") | {"psnr": "dB"}
 
 
 def evaluate(

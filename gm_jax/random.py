@@ -29,6 +29,13 @@ def uniform(key, num: int, shape=(), dtype=jnp.float32, minval=0.0, maxval=1.0):
   return jax.vmap(lambda k: jax.random.uniform(k, shape, dtype, minval, maxval))(keys(key, num))
 
 
+def evenly(key, num: int):
+  """Numbers that cover [0, 1) more evenly than chance, float32 [num]: a random start, then steps of the golden ratio (Weyl)."""
+  golden = jnp.uint32(2654435769)  # 2^32 over the golden ratio: whole numbers wrap round without losing digits
+  steps = rows.indices(num).astype(jnp.uint32) * golden + jax.random.bits(key)
+  return (steps >> 8).astype(jnp.float32) * 2.0**-24
+
+
 def randint(key, num: int, shape=(), minval=0, maxval=2, dtype=jnp.int32):
   """Uniform integers in [minval, maxval), [num, *shape]."""
   return jax.vmap(lambda k: jax.random.randint(k, shape, minval, maxval, dtype))(keys(key, num))

@@ -18,6 +18,7 @@ from gm_jax.approximate import (
   priors,
   semi_supervised,
   vae,
+  variational_diffusion,
   vqvae,
 )
 from gm_jax.implicit import gan
@@ -38,7 +39,7 @@ from gm_jax.networks.mlp import MLP
 from gm_jax.networks.residual import ResidualNet
 from gm_jax.networks.unet import UNet
 from gm_jax.reconstruction import autoencoder, corruptions, penalties, restoration, stacked, two_domains
-from gm_jax.score import ddpm
+from gm_jax.score import conditional, diffusion, grids, guidance, noise, parameterizations, recipes, solvers
 from gm_jax.tasks import classification
 from gm_jax.tractable import (
   autoregressive,
@@ -174,10 +175,41 @@ def make_gan(game, norm, n_critic):
   return gan.gan(generator, critic, game, optimizer, optimizer, num_latents=8, n_critic=n_critic)
 
 
-def make_ddpm():
-  network = UNet(channels=(8,), blocks=1, attention=(), patch=2, heads=2)
+def make_diffusion(recipe, solver, grid):
+  network = UNet(channels=(8,), blocks=1, attention=(), patch=2, heads=2, num_classes=10)
   # At Adam's own eps of 1e-8 the rounding noise of a vanishing gradient is a full step, in another direction on each layout.
-  return ddpm.ddpm(network, optax.adam(1e-3, eps=1e-5), image_shape=(8, 8, 1), schedule=ddpm.cosine(20))
+  optimizer = optax.adam(1e-3, eps=1e-5)
+  sampler = diffusion.Sampler(solver(grid), (guidance.classifier_free(2.0, 10), guidance.clipped()))
+  return diffusion.diffusion(network, optimizer, recipe, sampler, image_shape=(8, 8, 1), num_classes=10)
+
+
+def make_ddpm():
+  table = noise.discrete(noise.cosine_betas(20))
+  return make_diffusion(recipes.ddpm(table), solvers.Ancestral(), grids.trailing(table, 20))
+
+
+def make_edm():
+  return make_diffusion(recipes.edm(), solvers.Heun(churn=4.0), grids.karras(5))
+
+
+def make_flow_matching():
+  return make_diffusion(recipes.flow_matching(), solvers.DDIM(), grids.in_time(noise.straight(), 5))
+
+
+def make_conditional_diffusion():
+  network = UNet(channels=(8,), blocks=1, attention=(), patch=2, heads=2, out_channels=1)
+  optimizer, sampler = optax.adam(1e-3, eps=1e-5), diffusion.Sampler(solvers.DDIM()(grids.karras(4)), (guidance.clipped(),))
+  return conditional.conditional_diffusion(network, optimizer, recipes.edm(), sampler, corruptions.coarse(2))
+
+
+def make_variational_diffusion():
+  network = UNet(channels=(8,), blocks=1, attention=(), patch=2, heads=2, out_channels=1)
+  # Low frequencies: high ones turn the rounding of x into differences that the contract would see.
+  network = variational_diffusion.FourierFeatures(network, (1, 2))
+  denoiser = diffusion.Denoiser(network, parameterizations.noise())
+  module = variational_diffusion.VariationalDiffusion(denoiser, variational_diffusion.Clock(units=8))
+  optimizer = optax.adam(1e-3, eps=1e-5)
+  return variational_diffusion.variational_diffusion(module, optimizer, image_shape=(8, 8, 1), num_steps=4, num_levels=2)
 
 
 def make_mixture(kind):
@@ -280,6 +312,10 @@ MEMBERS = {
   "gan": Member(lambda: make_gan(gan.non_saturating(), dcgan.batch_norm, 1), "critic", grey, learns_in=None),
   "wgan-gp": Member(lambda: make_gan(gan.wgan_gp(), None, 3), "critic", grey, learns_in=None),
   "ddpm": Member(make_ddpm, "denoising", grey),
+  "edm": Member(make_edm, "denoising", grey),
+  "diffusion-conditional": Member(make_conditional_diffusion, "denoising", grey),
+  "variational-diffusion": Member(make_variational_diffusion, "nll_bound", grey),
+  "flow-matching": Member(make_flow_matching, "denoising", grey),
   "mixture-bernoulli": Member(lambda: mixture.mixture(mixture.bernoulli(), 3, share=0.01), "nll", binary, 5),
   "mixture-gaussian": Member(lambda: make_mixture(mixture.full_gaussian), "nll", grey, 5),
   "mixture-tied": Member(lambda: make_mixture(mixture.tied_gaussian), "nll", grey, 5),

@@ -129,3 +129,18 @@ def test_streams_of_seeds_and_purposes_are_distinct():
 def test_a_traced_seed_is_the_same_seed():
   traced = jax.jit(lambda seed: jax.random.key_data(random.stream(seed, random.INIT)))
   np.testing.assert_array_equal(traced(np.uint32(2**32 - 1)), jax.random.key_data(random.stream(2**32 - 1, random.INIT)))
+
+
+def test_even_numbers_cover_the_interval_and_belong_to_their_rows():
+  """Of any 64 in a row, no two are closer and no gap is wider than steps of the golden ratio leave; starts are uniform."""
+  drawn = np.asarray(random.evenly(jax.random.key(0), 64), np.float64)
+  gaps = np.diff(np.sort(np.append(drawn, drawn.min() + 1)))
+  assert drawn.min() >= 0
+  assert drawn.max() < 1
+  assert gaps.max() < 2.7 / 64  # uniform draws leave gaps of about log(64) / 64
+  assert gaps.min() > 0.3 / 64
+  np.testing.assert_array_equal(random.evenly(jax.random.key(0), 7), drawn[:7].astype(np.float32))
+  with rows.view(first=20):
+    np.testing.assert_array_equal(random.evenly(jax.random.key(0), 10), drawn[20:30].astype(np.float32))
+  starts = np.array([random.evenly(jax.random.key(seed), 1)[0] for seed in range(400)])
+  assert abs(starts.mean() - 0.5) < 4 / np.sqrt(12 * 400)

@@ -11,6 +11,7 @@ Members report `nll_bound`, the negative bound in nats per example.
   conditional_vae.py     given a label
   semi_supervised.py     with labels for a few of the images (M2)
   hierarchical_vae.py    levels of latents that explain each other: ladders, VDVAE
+  variational_diffusion.py   as many levels as one likes, each a little noisier than the one before (VDM); see score
   vqvae.py               codes of which there are finitely many, of one level or two
 
 Parts that a VAE is put together of:

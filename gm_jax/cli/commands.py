@@ -13,10 +13,13 @@ from gm_jax.cli import arrays, opened, tables
 from gm_jax.cli.classify import classify
 from gm_jax.cli.complete import complete
 from gm_jax.cli.compress import compress, decompress
+from gm_jax.cli.edit import edit
+from gm_jax.cli.likelihood import likelihood
 from gm_jax.cli.options import alternatives, check_range, parse
 from gm_jax.cli.outliers import outliers
 from gm_jax.cli.probe import probe
 from gm_jax.cli.restore import restore
+from gm_jax.cli.solvers import solvers
 from gm_jax.errors import UserError
 
 FAMILIES = ("tractable", "approximate", "implicit", "score", "reconstruction")
@@ -209,7 +212,10 @@ COMMANDS = {
   "decompress": decompress,
   "complete": complete,
   "restore": restore,
+  "edit": edit,
   "probe": probe,
+  "solvers": solvers,
+  "likelihood": likelihood,
   "picture": picture,
   "parameters": parameters,
   "verify": verify,

@@ -33,7 +33,7 @@ def complete(options, rest) -> int:
 
   dataset = arrays.images_of(run, options)
   pictures = arrays.read(arrays.first(dataset, options.num), seed=0)
-  known = _known(options.known, pictures.shape[1:3])
+  known = known_of(options.known, pictures.shape[1:3])
   step, state = opened.restore(run, run.module.model(run.config), parallel.single())
   if hasattr(run.module, "completion"):
     fill = run.module.completion(run.config)
@@ -65,7 +65,7 @@ def complete(options, rest) -> int:
   return 0
 
 
-def _known(name: str, shape: tuple):
+def known_of(name: str, shape: tuple):
   """bool [H, W]: a region by its name, or the array in a .npy file."""
   from gm_jax.tasks import completion
 

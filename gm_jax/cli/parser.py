@@ -121,12 +121,64 @@ def parser() -> Parser:
   restore.add_argument("--out", type=pathlib.Path, metavar="F.png", help="(default: RUN/pictures/restored.png)")
   restore.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
+  edit = add("edit", "mix, vary, fill or continue images, or turn them into noise, by the denoiser of a diffusion model")
+  edit.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  tasks = ("interpolate", "image-to-image", "inpaint", "outpaint", "invert")
+  edit.add_argument("--task", choices=tasks, required=True, help="what to do")
+  edit.add_argument("--num", type=int, default=8, metavar="N", help="images; of interpolate, pairs (default: %(default)s)")
+  each = "results for each; of interpolate, from the one to the other (default: %(default)s)"
+  edit.add_argument("--each", type=int, default=5, metavar="K", help=each)
+  edit.add_argument("--steps", type=int, default=50, metavar="S", help="of the way from noise to image (default: %(default)s)")
+  strength = "share of these steps that image-to-image takes (default: 0.5), and interpolate (default: none, noise is mixed)"
+  edit.add_argument("--strength", type=float, metavar="A", help=strength)
+  regions = "of inpaint: top, bottom, left, right, around, scattered, or F.npy, bool [H, W] (default: %(default)s)"
+  edit.add_argument("--known", default="top", metavar="REGION", help=regions)
+  margins = "of outpaint: pixels to add at the top, bottom, left and right (default: half a width left and right)"
+  edit.add_argument("--margins", type=int, nargs=4, metavar="P", help=margins)
+  edit.add_argument("--jump", type=int, default=10, metavar="J", help="steps that RePaint takes again (default: %(default)s)")
+  edit.add_argument("--resamples", type=int, default=5, metavar="R", help="how often in all (default: %(default)s)")
+  edit.add_argument("--label", type=int, metavar="L", help="the class, for models that are conditional")
+  edit.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
+  edit.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
+  edit.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  edit.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: %(default)s)")
+  kinds = "F.png, or F.npy: [K, N, H, W, C]; of invert the noise, float [N, H, W, C] (default: RUN/pictures/TASK.png)"
+  edit.add_argument("--out", type=pathlib.Path, metavar="F", help=kinds)
+  edit.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
   probe = add("probe", "how well a linear classifier reads the labels off a run's features, beside the pixels themselves")
   probe.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
   numbers = "of training examples with labels, several numbers give several lines (default: 100 1000 10000)"
   probe.add_argument("--labels", type=int, nargs="+", default=[100, 1000, 10_000], metavar="N", help=numbers)
   probe.add_argument("--penalty", type=float, default=1e-3, metavar="P", help="on squared weights (default: %(default)s)")
   probe.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+  solvers = add("solvers", "how far solvers are from converged samples, by numbers of evaluations: diffusion models")
+  solvers.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  budgets = "of the network for one sample (default: 5 10 20 40 80)"
+  solvers.add_argument("--evaluations", type=int, nargs="+", default=[5, 10, 20, 40, 80], metavar="N", help=budgets)
+  solvers.add_argument("--num", type=int, default=64, metavar="N", help="samples (default: %(default)s)")
+  solvers.add_argument("--guided", action="store_true", help="with the run's guidance, towards each class in turn")
+  solvers.add_argument("--seed", type=int, default=0, metavar="S", help="of the noise (default: %(default)s)")
+  solvers.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+  likelihood = add("likelihood", "the variational bound and the flow's density of the same images: diffusion models")
+  likelihood.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  likelihood.add_argument("--num", type=int, default=500, metavar="N", help="images, the first (default: %(default)s)")
+  likelihood.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
+  likelihood.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
+  likelihood.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  likelihood.add_argument("--levels", type=int, default=64, metavar="L", help="of noise for the bound (default: %(default)s)")
+  steps = "of Runge and Kutta for the flow, even; half of them tell the error (default: %(default)s)"
+  likelihood.add_argument("--steps", type=int, default=32, metavar="K", help=steps)
+  probes = "by which the divergence is estimated (default: %(default)s)"
+  likelihood.add_argument("--probes", type=int, default=1, metavar="P", help=probes)
+  likelihood.add_argument("--highest", type=float, default=13.0, metavar="H", help="log SNR of images (default: %(default)s)")
+  likelihood.add_argument("--lowest", type=float, default=-10.0, metavar="L", help="log SNR of noise (default: %(default)s)")
+  likelihood.add_argument("--labels", action="store_true", help="given each image's label")
+  likelihood.add_argument("--batch-size", type=int, default=100, metavar="B", help="images at a time (default: %(default)s)")
+  likelihood.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: %(default)s)")
+  likelihood.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
   verify = add("verify", "check every file of a run's checkpoints against its SHA-256")
   verify.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)

@@ -1,6 +1,8 @@
 """What an image has lost, given back: a model against simple methods, by PSNR and SSIM on the same corrupted images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -18,11 +20,13 @@ class Restoration(NamedTuple):
     corrupt: `(key, x [B, H, W, C] in [0, 1]) -> x`.
     restore: `(state, corrupted x) -> uint8 [B, H, W, C]`, the model.
     baselines: `{name: corrupted x -> uint8}`, what it is held against.
+    others: `{name: (state, corrupted x) -> uint8}`, more that the model can do, such as the mean of several answers.
   """
 
   corrupt: Callable
   restore: Callable
   baselines: dict[str, Callable]
+  others: Mapping[str, Callable] = MappingProxyType({})
 
 
 class Compared(NamedTuple):
@@ -34,7 +38,9 @@ class Compared(NamedTuple):
 
 def compare(restoration: Restoration, state, pictures, key, batch_size: int = 500) -> Compared:
   """Corrupts uint8 images [N, H, W, C] and lets every method restore them; the model is called "model"."""
-  methods = {"corrupted": images.from_unit, **restoration.baselines, "model": lambda x: restoration.restore(state, x)}
+  of_state = {"model": restoration.restore, **restoration.others}
+  methods = {"corrupted": images.from_unit, **restoration.baselines}
+  methods |= {name: partial(method, state) for name, method in of_state.items()}
   corrupt = jax.jit(restoration.corrupt)
   found = {name: [] for name in methods}
   for first in range(0, len(pictures), batch_size):

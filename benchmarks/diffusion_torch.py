@@ -1,0 +1,130 @@
+"""Diffusion on the CPU: a train step and a sample, ours against networks of equal size of two PyTorch libraries.
+
+Command: python benchmarks/diffusion_torch.py        (extra `bench`, and pip install diffusers denoising-diffusion-pytorch)
+Hardware: 2 CPU cores, shared with other work
+Minutes: 3
+Expected: train step 1.2 and 1.75 times as fast as theirs, a sample 2.0 and 2.35 times (wanted: 1), beside other work
+
+Images are 32 x 32 x 3.  A train step is the noise's squared error at random levels, its gradient, and Adam.  A sample is DDIM
+in EVALUATIONS steps.  Ours and diffusers' are DDPM's network with half its channels, to the last parameter; that of
+denoising-diffusion-pytorch has the width whose number of parameters is nearest.  Batches are random numbers: what a step costs
+does not depend on them.
+"""
+
+import sys
+
+import jax
+import numpy as np
+import optax
+import record
+import torch
+from denoising_diffusion_pytorch import Unet
+from diffusers import DDIMScheduler, UNet2DModel
+
+from gm_jax.networks.unet import ddpm_cifar10
+from gm_jax.score import diffusion, grids, noise, recipes, solvers
+
+SHAPE, THREADS = (32, 32, 3), 2
+CHANNELS = (64, 128, 128, 128)
+TRAIN_BATCH, SAMPLE_BATCH, EVALUATIONS = 8, 4, 10
+TABLE = noise.discrete(noise.linear_betas())
+LEAST = 1.0
+
+
+def ours():
+  """(number of parameters, `() -> state` after a step, `() -> images`), compiled."""
+  sampler = diffusion.Sampler(solvers.DDIM()(grids.trailing(TABLE, EVALUATIONS)))
+  network = ddpm_cifar10(channels=CHANNELS, dropout=0.0)
+  model = diffusion.diffusion(network, optax.adam(1e-4), recipes.ddpm(), sampler, image_shape=SHAPE)
+  batch = {"image": np.random.default_rng(0).integers(0, 256, (TRAIN_BATCH, *SHAPE)).astype(np.uint8)}
+  memory = [jax.jit(model.init)(jax.random.key(0), batch)]
+  step, sample = jax.jit(model.step, donate_argnums=1), jax.jit(model.sample, static_argnums=2)
+
+  def train():
+    memory[0], _ = step(jax.random.key(1), memory[0], batch)
+    return memory[0].net.params
+
+  return size(memory[0].net.params), train, lambda: sample(jax.random.key(2), memory[0], SAMPLE_BATCH)
+
+
+def size(params) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def of_diffusers():
+  down = ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D")
+  up = ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D")
+  fields = dict(layers_per_block=2, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, attention_head_dim=None)
+  network = UNet2DModel(32, 3, 3, down_block_types=down, up_block_types=up, block_out_channels=CHANNELS, **fields)
+  scheduler = DDIMScheduler(1000, timestep_spacing="trailing", clip_sample=False)
+
+  @torch.no_grad()
+  def sample():
+    scheduler.set_timesteps(EVALUATIONS)
+    x = torch.randn(SAMPLE_BATCH, 3, 32, 32)
+    for t in scheduler.timesteps:
+      x = scheduler.step(network(x, t).sample, t, x).prev_sample
+    return x
+
+  return *trained(network, lambda x, t: network(x, t).sample), sample
+
+
+def of_denoising_diffusion(wanted: int):
+  """Its U-Net at the width that has nearly `wanted` parameters, in multiples of eight, and its own DDIM."""
+  from denoising_diffusion_pytorch import GaussianDiffusion
+
+  count = lambda network: sum(parameter.numel() for parameter in network.parameters())
+  make = lambda width: Unet(dim=width, dim_mults=(1, 2, 2, 2), flash_attn=False)
+  network = make(min(range(16, 129, 8), key=lambda width: abs(count(make(width)) - wanted)))
+  process = GaussianDiffusion(network, image_size=32, timesteps=1000, sampling_timesteps=EVALUATIONS, objective="pred_noise")
+  sample = torch.no_grad()(lambda: process.ddim_sample((SAMPLE_BATCH, 3, 32, 32), return_all_timesteps=False))
+  return *trained(network, lambda x, t: network(x, t)), sample
+
+
+def trained(network, guess):
+  """(number of parameters, `() -> loss` of a step): DDPM's Algorithm 1 with Adam."""
+  optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+  alphas_bar = torch.tensor(noise.alpha(TABLE.log_snr(np.arange(1, 1001) / 1000)) ** 2, dtype=torch.float32)
+  x_0 = torch.rand(TRAIN_BATCH, 3, 32, 32) * 2 - 1
+
+  def train():
+    t, eps = torch.randint(0, 1000, (TRAIN_BATCH,)), torch.randn_like(x_0)
+    kept = alphas_bar[t][:, None, None, None]
+    loss = (guess(kept.sqrt() * x_0 + (1 - kept).sqrt() * eps, t) - eps).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+  return sum(parameter.numel() for parameter in network.parameters()), train
+
+
+def main() -> int:
+  torch.set_num_threads(THREADS)
+  quiet()
+  mine = ours()
+  systems = {"gm_jax": mine, "diffusers": of_diffusers(), "denoising-diffusion-pytorch": of_denoising_diffusion(mine[0])}
+  assert systems["diffusers"][0] == mine[0], "the networks are not of one size"
+  rows = {"parameters": {name: count for name, (count, _, _) in systems.items()}}
+  for what, which, repeats in (("train step", 1, 9), ("sample", 2, 5)):
+    seconds = record.interleaved({name: system[which] for name, system in systems.items()}, repeats=repeats)
+    times = {name: record.summary(values) for name, values in seconds.items()}
+    mine_ms = times["gm_jax"]["median_ms"]
+    ratios = {name: round(time["median_ms"] / mine_ms, 2) for name, time in times.items() if name != "gm_jax"}
+    rows[what] = {"times": times, "times_as_fast": ratios}
+    print(what, {name: time["median_ms"] for name, time in times.items()}, ratios)
+  rows |= {"images": [TRAIN_BATCH, SAMPLE_BATCH], "evaluations": EVALUATIONS, "torch_threads": THREADS}
+  packages = ("jax", "jaxlib", "flax", "numpy", "torch", "diffusers", "denoising-diffusion-pytorch")
+  print(record.write("diffusion_torch", rows, packages))
+  return int(min(min(rows[what]["times_as_fast"].values()) for what in ("train step", "sample")) < LEAST)
+
+
+def quiet():
+  """No progress bars."""
+  import denoising_diffusion_pytorch.denoising_diffusion_pytorch as theirs
+
+  theirs.tqdm = lambda iterable, **_: iterable
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -2,9 +2,9 @@
 
 Family: reconstruction
 Command: gm-jax train autoencoder_mnist --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 1.3
+Expected: PSNR 21.42 +- 0.02 dB on the 10,000 test images by codes of 32 numbers (as many principal directions: 18.5), seed 0
 
 `gm-jax restore RUN` sends test images through the code and back, and does the same with principal directions.
 """

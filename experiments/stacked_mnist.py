@@ -2,9 +2,9 @@
 
 Family: reconstruction
 Command: gm-jax train stacked_mnist --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 1.8
+Expected: codes read by a linear classifier, 91.3 % right after 10,000 labels, 74.2 % after 100 (pixels: 90.9, 69.2)
 
 `gm-jax probe RUN` reads labels off the code of the last layer.
 """

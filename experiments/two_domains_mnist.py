@@ -2,9 +2,9 @@
 
 Family: reconstruction
 Command: gm-jax train two_domains_mnist --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 2.2
+Expected: swapped test images 17.0 and 16.7 dB from their truth (the mean image of the kind: 11.9), seed 0
 
 The picture "swapped" has test digits of the first kind, their truth in the second, and what the second decoder makes of them.
 No image is ever seen in both kinds: odd and even training images are of one each.  The encoder sees all of them slanted at

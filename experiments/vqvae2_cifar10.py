@@ -5,9 +5,9 @@ An accelerator has time for `--channels 128 --num-codes 256 --num-bottom-codes 2
 
 Family: approximate
 Command: gm-jax train vqvae2_cifar10 --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 9.6
+Expected: 108 of 128 codes in use on top, 89 of 128 below (perplexity); nll_bound 6.010 +- 0.004 bits/dim, codes and all; seed 0
 
 The picture "reconstructions" has test images above what their codes make of them, "classes" a column of samples for each class.
 """

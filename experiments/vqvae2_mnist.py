@@ -2,9 +2,9 @@
 
 Family: approximate
 Command: gm-jax train vqvae2_mnist --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 6
+Expected: 52 of 64 and 12.6 of 16 codes in use (perplexity); a classifier is 79 % sure of 1,000 samples; seed 0
 
 The picture "reconstructions" has test digits above what their codes make of them.
 """

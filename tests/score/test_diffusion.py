@@ -120,7 +120,7 @@ def test_image_of_a_seed_is_the_same_in_any_batch():
   drawn = [sampling.draw(model, state, seed=3, num=64, batch_size=size) for size in (1, 7, 64)]
   for other in drawn[1:]:
     np.testing.assert_allclose(drawn[0], other, atol=1e-5)
-  assert len(np.unique(drawn[0].round(4))) > 90
+  assert len(np.unique(drawn[0].reshape(64, -1), axis=0)) > 60  # a few may meet in a corner of the range
 
 
 @pytest.mark.parametrize("name", ["ddpm", "edm", "flow matching", "velocity"])

@@ -6,7 +6,8 @@ Hardware: 2 CPU cores
 Minutes: not measured yet
 Expected: not measured yet
 
-`--prior mixture`, `flow` and `normal` are the other priors; the picture "inputs" shows what the VampPrior has made up.
+Other priors are `--prior mixture`, `flow`, `autoregressive` and `normal`; the picture "inputs" shows what the VampPrior has made
+up.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ PRIORS = {
   "vamp": lambda num: priors.VampPrior(num, (28, 28, 1)),
   "mixture": lambda num: priors.GaussianMixture(num),
   "flow": lambda num: priors.CouplingFlow(hidden=(num,)),
+  "autoregressive": lambda num: priors.AutoregressiveFlow(hidden=(num,)),
   "normal": lambda num: priors.StandardNormal(),
 }
 
@@ -34,8 +36,8 @@ class Config(base.Run):
   steps: int = 25_000  # 50 epochs
   batch_size: int = 100
   learning_rate: float = 1e-3  # of Adam
-  prior: Literal["vamp", "mixture", "flow", "normal"] = "vamp"
-  prior_size: int = 100  # pseudo-inputs, components, or hidden units of a coupling
+  prior: Literal["vamp", "mixture", "flow", "autoregressive", "normal"] = "vamp"
+  prior_size: int = 100  # pseudo-inputs, components, or hidden units of a flow's layers
   warm_up: int = 5000  # steps over which the rate's weight rises from nothing to one
   hidden: tuple[int, ...] = (300, 300)  # units of the hidden layers, on either side
   num_latents: int = 40

@@ -17,7 +17,7 @@ Members report `nll_bound`, the negative bound in nats per example.
 Parts that a VAE is put together of:
 
   likelihoods.py         p(x | z)
-  priors.py              p(z): standard normal, mixture of Gaussians, VampPrior, coupling flow
+  priors.py              p(z): standard normal, mixture of Gaussians, VampPrior, coupling and autoregressive flow
   costs.py               what the rate costs in training: beta, capacity, free bits
   importance.py          objectives of several draws: IWAE, MIWAE, CIWAE, PIWAE, DReG
   latents.py             ways through latent space

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from gm_jax import random
 from gm_jax.distributions import kl_to_standard_normal, mixture_log_prob, normal_log_prob, standard_normal_log_prob
+from gm_jax.networks.masked import MaskedMLP, raster
 from gm_jax.networks.mlp import MLP
 
 
@@ -158,6 +159,60 @@ class Coupling(nn.Module):
     features = nn.tanh(MLP(self.hidden, nn.tanh)(kept))
     shift, log_scale = jnp.split(nn.Dense(2 * kept.shape[1], kernel_init=nn.initializers.zeros_init())(features), 2, axis=-1)
     return shift, 2 * nn.tanh(log_scale / 2)
+
+
+class AutoregressiveFlow(Prior):
+  """Standard normal noise, each number of it scaled and shifted by what the numbers of z before it say.
+
+  Masked autoregressive flows (Papamakarios et al. 2017, https://arxiv.org/abs/1705.07057; as a prior, Chen et al. 2017): the
+  density takes one pass of each layer, a draw one for each latent.  Every second layer goes through the latents backwards.
+  The standard normal itself before it is trained.
+  """
+
+  num_layers: int = 2
+  hidden: Sequence[int] = (64,)
+
+  @nn.compact
+  def layers(self, num_latents: int) -> list[Callable]:
+    """For each layer z [B, Z] -> shift and log-scale, each [B, Z], of which entry d depends on what is before d alone."""
+    return [self._layer(index, num_latents) for index in range(self.num_layers)]
+
+  def _layer(self, index: int, num_latents: int) -> Callable:
+    shift, log_scale = (MaskedMLP(num_latents, self.hidden, nn.tanh, name=f"{name}_{index}") for name in ("shift", "scale"))
+    gains = self.param(f"gains_{index}", nn.initializers.zeros_init(), (2, num_latents))
+    degrees = raster(num_latents, self.hidden)
+    if index % 2:
+      degrees = degrees._replace(inputs=degrees.inputs[::-1])
+
+    def conditions(z):
+      told = (network(z, degrees, False) * gain[None] for network, gain in zip((shift, log_scale), gains))
+      moved, scaled = told
+      return moved, 2 * nn.tanh(scaled / 2)
+
+    return conditions
+
+  def noise(self, z):
+    """The noise that z [B, Z] comes from, and the log-determinant of d noise / d z: [B, Z], [B]."""
+    log_det = jnp.zeros(len(z))
+    for conditions in self.layers(z.shape[1]):
+      shift, log_scale = conditions(z)
+      z, log_det = (z - shift) * jnp.exp(-log_scale), log_det - log_scale.sum(1)
+    return z, log_det
+
+  def log_prob(self, z, encode):
+    del encode
+    noise, log_det = self.noise(z)
+    return standard_normal_log_prob(noise) + log_det
+
+  def sample(self, key, num, num_latents, encode):
+    del encode
+    z = random.normal(key, num, (num_latents,))
+    for conditions in reversed(self.layers(num_latents)):
+      noise, z = z, jnp.zeros_like(z)
+      for _ in range(num_latents):  # each time one latent more is right, and never changes again
+        shift, log_scale = conditions(z)
+        z = noise * jnp.exp(log_scale) + shift
+    return z
 
 
 def _kept(index: int, num_latents: int):

@@ -6,8 +6,8 @@ Hardware: 2 CPU cores
 Minutes: not measured yet
 Expected: not measured yet
 
-Other priors are `--prior mixture`, `flow`, `autoregressive` and `normal`; the picture "inputs" shows what the VampPrior has made
-up.
+Other priors are `--prior mixture`, `flow`, `autoregressive` and `normal`; the picture "inputs" shows what the VampPrior has
+made up.
 """
 
 import dataclasses

@@ -2,9 +2,12 @@
 
 Family: approximate
 Command: gm-jax train iwae_mnist --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 10
+Expected: nll 95.28 +- 0.25 nats (200 importance samples) on the 10,000 test images, seed 0; with --num-draws 1, a VAE, 98.02
+
+That is after 10 epochs.  A step with 50 draws costs six of the plain bound's: in the same ten minutes `vae_mnist` sees ten
+times as many images, and is ahead.
 
 Evaluation is by the plain bound and by `nll` of importance samples, whichever the objective; the picture "walks" changes one
 latent at a time, the most used first.

@@ -33,12 +33,12 @@ PRIORS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(base.Run):
-  steps: int = 25_000  # 50 epochs
+  steps: int = 12_000  # 24 epochs
   batch_size: int = 100
   learning_rate: float = 1e-3  # of Adam
   prior: Literal["vamp", "mixture", "flow", "autoregressive", "normal"] = "vamp"
   prior_size: int = 100  # pseudo-inputs, components, or hidden units of a flow's layers
-  warm_up: int = 5000  # steps over which the rate's weight rises from nothing to one
+  warm_up: int = 3000  # steps over which the rate's weight rises from nothing to one
   hidden: tuple[int, ...] = (300, 300)  # units of the hidden layers, on either side
   num_latents: int = 40
   decay: float = 0.9998  # of the average of the parameters

@@ -24,8 +24,8 @@ from gm_jax.networks.quantizer import ByAverages
 
 @dataclasses.dataclass(frozen=True)
 class Config(Run):
-  steps: int = 7000
-  first_steps: int = 3000  # of them, for the autoencoder; what follows is for the prior
+  steps: int = 4000
+  first_steps: int = 1500  # of them, for the autoencoder; what follows is for the prior
   batch_size: int = 64
   learning_rate: float = 1e-3  # of Adam in stage one
   prior_learning_rate: float = 2e-3  # of Adam in stage two, falling to nothing along a cosine

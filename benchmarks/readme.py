@@ -146,7 +146,8 @@ def restoration() -> str:
   rows = ["| lost | images | corrupted | best simple method | model |", "|---|---|---|---|---|"]
   shown = lambda metrics: f"{metrics['psnr'][0]:.1f} dB, {metrics['ssim'][0]:.2f}"
   for row in record["rows"].values():
-    methods = {name: metrics for name, metrics in row["methods"].items() if metrics["psnr"][0] < 100}  # what lost something
+    lossy = lambda metrics: metrics["psnr"][0] < 58.9  # what is equal to the last bit counts as that
+    methods = {name: metrics for name, metrics in row["methods"].items() if lossy(metrics)}
     model = methods.pop("model")
     simple = max(methods, key=lambda name: methods[name]["psnr"][0])
     where = f"[`{row['experiment']}`](experiments/{row['experiment']}.py)"

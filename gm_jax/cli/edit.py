@@ -38,6 +38,7 @@ def edit(options, rest) -> int:
 
   from gm_jax import evaluation, parallel
   from gm_jax.metrics import quality
+  from gm_jax.tasks import restoration
 
   dataset = arrays.images_of(run, options)
   pairs = options.task == "interpolate"
@@ -54,7 +55,7 @@ def edit(options, rest) -> int:
 
   metrics = {}
   if options.task == "invert":
-    metrics["psnr"] = evaluation.summary("psnr", np.minimum(quality.psnr(lines[-1], pictures), 100.0))
+    metrics["psnr"] = evaluation.summary("psnr", np.minimum(quality.psnr(lines[-1], pictures), restoration.EXACT))
   report = {
     "file": str(out),
     "task": options.task,

@@ -1,5 +1,6 @@
 """What an image has lost, given back: a model against simple methods, by PSNR and SSIM on the same corrupted images."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -11,6 +12,8 @@ import numpy as np
 
 from gm_jax import images
 from gm_jax.metrics import quality
+
+EXACT = 10 * math.log10(12 * 255**2)  # dB: 58.9, what rounding to whole levels leaves on average
 
 
 class Restoration(NamedTuple):
@@ -54,8 +57,8 @@ def compare(restoration: Restoration, state, pictures, key, batch_size: int = 50
 
 
 def _scores(restored, pictures) -> dict:
-  """An image without any difference counts as 100 dB, so that means exist."""
-  psnr = np.minimum(quality.psnr(restored, pictures), 100.0)
+  """An image without any difference counts as EXACT, so that means exist."""
+  psnr = np.minimum(quality.psnr(restored, pictures), EXACT)
   return {"psnr": np.asarray(psnr), "ssim": np.asarray(quality.ssim(restored, pictures))}
 
 

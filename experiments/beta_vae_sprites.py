@@ -2,9 +2,9 @@
 
 Family: approximate
 Command: gm-jax train beta_vae_sprites
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 3
+Expected: MIG 0.029, 8 of 10 latents active, nll_bound 44.9 +- 0.4 nats; with --beta 1, 0.023, 10 and 33.3; seed 0
 
 `python -m experiments.disentangled RUN...` prints MIG, DCI and active units; the picture "walks" changes one latent at a time.
 """

@@ -2,9 +2,9 @@
 
 Family: approximate
 Command: gm-jax train vampprior_mnist --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 4
+Expected: nll 89.74 +- 0.24 nats (200 importance samples, a bound 94.54 +- 0.25) on the 10,000 test images, seed 0
 
 Other priors are `--prior mixture`, `flow`, `autoregressive` and `normal`; the picture "inputs" shows what the VampPrior has
 made up.

@@ -1,5 +1,6 @@
 """Eight virtual devices, strict arithmetic, and one compile cache for the whole suite: set before JAX starts."""
 
+import gc
 import os
 import pathlib
 import tempfile
@@ -27,3 +28,18 @@ def shared_data() -> pathlib.Path:
   if not SHARED_DATA.is_dir():
     pytest.skip("no real data sets at ../shared/data/tfds")
   return SHARED_DATA
+
+
+# A process may have 65,530 memory maps on Linux, and every compiled program holds several: past that it dies of a segmentation
+# fault.  So programs are forgotten before there are too many; the next test that needs one reads it from the cache on disk.
+MOST_MAPS, LOOK_EVERY = 25_000, 20
+_tests_run = 0
+
+
+def pytest_runtest_teardown(item):
+  global _tests_run
+  _tests_run += 1
+  maps = pathlib.Path("/proc/self/maps")
+  if _tests_run % LOOK_EVERY == 0 and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+    jax.clear_caches()
+    gc.collect()

@@ -21,4 +21,6 @@ Who lives here, in the order in which it is best read:
   guidance            steering a denoiser: labels, classifiers, worse models, thresholds
   likelihood          the variational bound, and log p(x) by the flow
   conditional         given a smaller, a grey or any other corrupted image
+  reflow              straighter ways from noise to image
+  distillation        students that need few steps: progressive, consistency (neighbours says which levels meet)
 """

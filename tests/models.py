@@ -21,7 +21,7 @@ from gm_jax.approximate import (
   variational_diffusion,
   vqvae,
 )
-from gm_jax.implicit import gan
+from gm_jax.implicit import began, games, gan, remedies
 from gm_jax.networks import (
   dcgan,
   feature_maps,
@@ -31,8 +31,11 @@ from gm_jax.networks import (
   pixelcnn,
   pixelcnnpp,
   pixelrnn,
+  players,
   quantizer,
 )
+from gm_jax.networks.began import AutoencodingCritic
+from gm_jax.networks.conditional import ConditionalCritic, ConditionalGenerator
 from gm_jax.networks.flat import FlatDecoder, FlatEncoder
 from gm_jax.networks.masked import MaskedMLP
 from gm_jax.networks.mlp import MLP
@@ -175,6 +178,35 @@ def make_gan(game, norm, n_critic):
   return gan.gan(generator, critic, game, optimizer, optimizer, num_latents=8, n_critic=n_critic)
 
 
+def make_remedied_gan(game, *chosen, generator=None, critic=None, **options):
+  # eps_root: where the critic is unrolled, its Adam is differentiated.
+  optimizer = optax.adam(1e-3, b1=0.5, eps=1e-5, eps_root=1e-8)
+  networks = generator or players.FlatGenerator((16,), (8, 8, 1)), critic or players.FlatCritic((16,))
+  return gan.gan(*networks, game, optimizer, optimizer, num_latents=8, remedies=chosen, **options)
+
+
+def make_packed_gan():
+  seen = remedies.instance_noise(optax.linear_schedule(0.5, 0.0, 10)), remedies.packing(2), remedies.spectral_normalization()
+  turns = remedies.two_learning_rates(2.0), remedies.alternation(2, 2), remedies.historical_averaging(0.1)
+  generator = dcgan.Generator((8, 8, 1), base=8)
+  return make_remedied_gan(games.hinge(), *seen, *turns, remedies.recomputed_statistics(32), generator=generator)
+
+
+def make_unrolled_gan():
+  wants = remedies.minibatch_discrimination(3, 2), remedies.feature_matching(adversarial=1.0), remedies.unrolled(2)
+  return make_remedied_gan(games.non_saturating(), *wants)
+
+
+def make_began():
+  critic = AutoencodingCritic(FlatEncoder((8,)), FlatDecoder((16,), (8, 8, 1)))
+  return make_remedied_gan(began.began(rate=0.05), critic=critic)
+
+
+def make_conditional_gan():
+  told = ConditionalGenerator(players.FlatGenerator((16,), (8, 8, 1)), 10), ConditionalCritic(players.FlatCritic((16,)), 10)
+  return make_remedied_gan(games.r1(games.dragan(), every=2), generator=told[0], critic=told[1], num_classes=10)
+
+
 def make_diffusion(recipe, solver, grid):
   network = UNet(channels=(8,), blocks=1, attention=(), patch=2, heads=2, num_classes=10)
   # At Adam's own eps of 1e-8 the rounding noise of a vanishing gradient is a full step, in another direction on each layout.
@@ -311,6 +343,12 @@ MEMBERS = {
   "vae-deep": Member(make_deep_vae, "nll_bound", binary),
   "gan": Member(lambda: make_gan(gan.non_saturating(), dcgan.batch_norm, 1), "critic", grey, learns_in=None),
   "wgan-gp": Member(lambda: make_gan(gan.wgan_gp(), None, 3), "critic", grey, learns_in=None),
+  "wgan": Member(lambda: make_remedied_gan(games.wgan(0.1)), "critic", grey, learns_in=None),
+  "lsgan": Member(lambda: make_remedied_gan(games.least_squares()), "critic", grey, learns_in=None),
+  "gan-packed": Member(make_packed_gan, "critic", grey, learns_in=None),
+  "gan-unrolled": Member(make_unrolled_gan, "critic", grey, learns_in=None),
+  "gan-conditional": Member(make_conditional_gan, "critic", grey, learns_in=None),
+  "began": Member(make_began, "critic", grey, learns_in=None),
   "ddpm": Member(make_ddpm, "denoising", grey),
   "edm": Member(make_edm, "denoising", grey),
   "diffusion-conditional": Member(make_conditional_diffusion, "denoising", grey),

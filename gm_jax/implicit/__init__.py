@@ -7,5 +7,11 @@ chase each other, and that no likelihood tells which model is better.
 
 Members report `critic`, the critic's output on real examples.
 
-  gan.py    two players: non-saturating, and Wasserstein with a gradient penalty
+  gan.py           two players, and how they take turns; labels
+  games.py         what each of them minimises: eight games, and penalties that go with any
+  began.py         the game of a critic that is an autoencoder
+  remedies.py      for games that collapse or go round in circles: functions from GAN to GAN
+  progressive.py   players that grow
+  latents.py       laws of the generator's noise
+  many.py          many seeds in one program
 """

@@ -1,15 +1,15 @@
 """The generative adversarial network: a generator that makes images from noise, a critic that tells them from data.
 
-A `Game` says what each player minimises; the step plays it, the critic at every turn and the generator at every n-th:
+A `Game` (games.py) says what each player minimises; the step plays it, the critic at every turn and the generator at every
+n-th.  A `GAN` is two players and all that is agreed on between them; a remedy (remedies.py) is a function from GAN to GAN:
 
-  non_saturating   critic  -log D(x) - log(1 - D(g))                  generator  -log D(g)
-  wgan_gp          critic  D(g) - D(x) + 10 (|dD / dx| - 1)^2         generator  -D(g)
+    model = gan(generator, critic, games.hinge(), optimizer, optimizer, num_latents=64)
+    model = gan(..., remedies=(remedies.packing(2), remedies.unrolled(5)))
 
-Goodfellow et al. 2014 (https://arxiv.org/abs/1406.2661); Gulrajani et al. 2017 (https://arxiv.org/abs/1704.00028).  D is a
-logit throughout, and logarithms of its sigmoid are softplus forms, exact at any logit.
+Goodfellow et al. 2014 (https://arxiv.org/abs/1406.2661).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -19,20 +19,49 @@ import optax
 
 from gm_jax import images, random
 from gm_jax.core import Average, GenerativeModel, Trainable, begin, begin_average, descend, run, update_average
+from gm_jax.implicit import latents
+from gm_jax.implicit.games import Game, non_saturating, slope_between, wgan_gp
+
+__all__ = ["GAN", "Game", "State", "adversarial", "gan", "non_saturating", "slope_between", "wgan_gp"]
 
 
-class Game(NamedTuple):
-  """What each player minimises.
+class GAN(NamedTuple):
+  """Two players and how they play, before it is a model.
 
   Attributes:
-    critic: objective `(critic, key, real, fake, train) -> (losses [B], reports)`; the logits are reported as "real" and "fake".
-    generator: `(logits of fakes [B]) -> losses [B]`.
-    per_example: the critic's objective is defined example by example, so a critic that mixes them (BatchNorm) is refused.
+    generator: `(z [B, Z], train, *condition, **told) -> images in the range of `pixels` [B, H, W, C]`.
+    critic: `(images, train, *condition, **told) -> D [B]`.
+    game: what each minimises.
+    generator_optimizer, critic_optimizer: one for each player.
+    law: of latents, `key -> z [Z]` of one example.
+    num_classes: if the players are told labels, how many there are; the condition is then `(label int [B],)`, else empty.
+    n_critic: the generator plays at every `n_critic`-th step,
+    n_generator: and then so many times in a row.
+    unroll: how many steps the critic is thought to make before it judges the generator.
+    views: what the critic sees of an image: functions `(key, turn, train, x, *condition) -> (x, *condition)`, in order.
+    told: what both players are told by name, `turn -> {name: value}`; nothing, unless they grow (progressive.py).
+    shown: what data look like to both players at a turn, `(turn, x) -> x`.
+    settle: `(gan, variables) -> variables` of the generator, before samples are drawn.
+    decay: of the generator's average, counted in the generator's own steps.
+    pixels: how the players see images; `images.POINTS` for 2-D points.
   """
 
-  critic: Callable
-  generator: Callable
-  per_example: bool = False
+  generator: nn.Module
+  critic: nn.Module
+  game: Game
+  generator_optimizer: optax.GradientTransformation
+  critic_optimizer: optax.GradientTransformation
+  law: Callable
+  num_classes: int | None = None
+  n_critic: int = 1
+  n_generator: int = 1
+  unroll: int = 0
+  views: tuple = ()
+  told: Callable = lambda turn: {}
+  shown: Callable = lambda turn, x: x
+  settle: Callable = lambda gan, variables: variables
+  decay: float = 0.999
+  pixels: images.Pixels = images.SYMMETRIC
 
 
 class State(NamedTuple):
@@ -50,112 +79,151 @@ def gan(
   critic_optimizer: optax.GradientTransformation,
   *,
   num_latents: int,
+  num_classes: int | None = None,
   n_critic: int = 1,
   decay: float = 0.999,
   pixels: images.Pixels = images.SYMMETRIC,
+  remedies: Sequence[Callable] = (),
 ) -> GenerativeModel:
-  """Two players as a generative model; evaluate returns `critic`, the logits of real images.
+  """Two players as a generative model; evaluate returns `critic`, the critic's D of real images.
 
   Args:
-    generator: `(z [B, Z], train) -> images in [-1, 1] [B, H, W, C]`.
-    critic: `(images in [-1, 1], train) -> logits [B]`.
-    game: `non_saturating()` or `wgan_gp()`.
-    generator_optimizer, critic_optimizer: one for each player.
-    num_latents: Z.
-    n_critic: the generator plays at every `n_critic`-th step.
-    decay: of the generator's average, counted in the generator's own steps.
-    pixels: how the players see images; `images.POINTS` for 2-D points.
+    generator, critic, game, generator_optimizer, critic_optimizer, num_classes, n_critic, decay, pixels: see `GAN`.
+    num_latents: Z, of normal latents (`remedies.latents` for others).
+    remedies: functions from GAN to GAN, applied in this order.
   """
+  players = generator, critic, game, generator_optimizer, critic_optimizer
+  options = dict(num_classes=num_classes, n_critic=n_critic, decay=decay, pixels=pixels)
+  plan = GAN(*players, latents.normal(num_latents), **options)
+  for remedy in remedies:
+    plan = remedy(plan)
+  return adversarial(plan)
 
-  def generate(generator, key, num, train):
-    return generator(random.normal(key, num, (num_latents,)), train)
 
-  def critic_objective(critic, key, real, fake, train):
-    losses, reports = game.critic(critic, key, real, fake, train)
-    return losses, {**reports, "generator_loss": game.generator(reports["fake"])}
-
-  def generator_objective(generator, key, num, opponent, train):
-    judge = lambda critic, key, fake, train: critic(fake, train)
-    latent_key, critic_key = jax.random.split(key)
-    logits, _ = run(critic, judge, opponent, critic_key, generate(generator, latent_key, num, train), train=train)
-    return game.generator(logits), {}
+def adversarial(plan: GAN) -> GenerativeModel:
+  """The model of two players."""
 
   def init(key, batch):
     data_key, generator_key, fake_key, critic_key = jax.random.split(key, 4)
-    real = pixels.read(data_key, batch["image"])
-    player = begin(generator, generate, generator_optimizer, generator_key, len(real))
-    fake, _ = run(generator, generate, player.variables, fake_key, len(real), train=True)
-    opponent = begin(critic, critic_objective, critic_optimizer, critic_key, real, fake)
-    if game.per_example and "batch_stats" in opponent.stats:
-      raise ValueError(
-        "this game penalises the critic's slope at each example, but the critic's BatchNorm makes D(x_i) depend on the other "
-        "examples of the batch; give it norm=None"
-      )
-    return State(jnp.zeros((), jnp.int32), opponent, player, begin_average(player))
+    turn = jnp.zeros((), jnp.int32)
+    real, condition = _read(plan, data_key, turn, batch)
+    player = begin(plan.generator, generate, plan.generator_optimizer, generator_key, len(real), turn, condition)
+    fake, _ = run(plan.generator, generate, player.variables, fake_key, len(real), turn, condition, train=True)
+    opponent = begin(plan.critic, critic_objective, plan.critic_optimizer, critic_key, real, fake, turn, condition)
+    _refuse_mixing(plan, opponent)
+    return State(turn, opponent, player, begin_average(player))
 
   def step(key, state, batch):
     data_key, fake_key, critic_key, generator_key = jax.random.split(key, 4)
-    real = pixels.read(data_key, batch["image"])
-    fake, _ = run(generator, generate, state.generator.variables, fake_key, len(real), train=True)
-    opponent, metrics = descend(critic, critic_objective, critic_optimizer, state.critic, critic_key, real, fake)
+    real, condition = _read(plan, data_key, state.turn, batch)
+    making = fake_key, len(real), state.turn, condition
+    fake, _ = run(plan.generator, generate, state.generator.variables, *making, train=True)
+    opponent, metrics = move_critic(state.critic, critic_key, real, fake, state.turn, condition)
 
     def play(player, average):
-      player, _ = descend(
-        generator, generator_objective, generator_optimizer, player, generator_key, len(real), opponent.variables
-      )
-      return player, update_average(average, player, decay)
+      keys = jax.random.split(generator_key, plan.n_generator) if plan.n_generator > 1 else [generator_key]
+      for key in keys:
+        against = opponent, real, state.turn, condition
+        player, _ = descend(plan.generator, generator_objective, plan.generator_optimizer, player, key, *against)
+        average = update_average(average, player, plan.decay)
+      return player, average
 
     turn = state.turn + 1
-    if n_critic == 1:
+    if plan.n_critic == 1:
       player, average = play(state.generator, state.average)
     else:
       skip = lambda player, average: (player, average)
-      player, average = jax.lax.cond(turn % n_critic == 0, play, skip, state.generator, state.average)
+      player, average = jax.lax.cond(turn % plan.n_critic == 0, play, skip, state.generator, state.average)
     return State(turn, opponent, player, average), metrics
 
   def sample(key, state, num, condition=None):
-    del condition
-    draw = lambda generator: generate(generator, key, num, train=False)
-    return pixels.write(nn.apply(draw, generator)(state.average.variables))
+    label_key, latent_key = (key, key) if plan.num_classes is None else jax.random.split(key)
+    condition = _labels(plan, label_key, num, condition)
+    draw = lambda generator: generate(generator, latent_key, num, state.turn, condition, train=False)
+    # For generators that draw more than latents: another key than any row's, which are counted from 0.
+    rngs = {"dropout": jax.random.fold_in(latent_key, 2**32 - 1)}
+    return plan.pixels.write(nn.apply(draw, plan.generator)(plan.settle(plan, state.average.variables), rngs=rngs))
 
   def evaluate(key, state, batch):
     data_key, critic_key = jax.random.split(key)
-    judge = lambda critic, key, real, train: critic(real, train)
-    real = pixels.read(data_key, batch["image"])
-    logits, _ = run(critic, judge, state.critic.variables, critic_key, real, train=False)
-    return {"critic": logits}
+    real, condition = _read(plan, data_key, state.turn, batch)
+
+    def judge(critic, key, real, train):
+      real, *given = _seen(plan, key, state.turn, train, real, condition)
+      return critic(real, train, *given, **plan.told(state.turn))
+
+    values, _ = run(plan.critic, judge, state.critic.variables, critic_key, real, train=False)
+    return {"critic": values}
+
+  # The two objectives.
+
+  def generate(generator, key, num, turn, condition, train):
+    return generator(latents.draw(plan.law, key, num), train, *condition, **plan.told(turn))
+
+  def critic_objective(critic, key, real, fake, turn, condition, train):
+    key, real, fake, *given = _pair(plan, key, turn, train, real, fake, condition)
+    losses, reports = plan.game.critic(critic, key, real, fake, train, *given, **plan.told(turn))
+    return losses, {**reports, "generator_loss": plan.game.generator(reports["fake"])}
+
+  def move_critic(opponent, key, real, fake, turn, condition):
+    """One step of the critic, which may be differentiated in the fakes."""
+    situation = real, fake, turn, condition
+    opponent, metrics = descend(plan.critic, critic_objective, plan.critic_optimizer, opponent, key, *situation)
+    return opponent._replace(params=plan.game.project(opponent.params)), metrics
+
+  def generator_objective(generator, key, opponent, real, turn, condition, train):
+    latent_key, critic_key = jax.random.split(key)
+    fake = generate(generator, latent_key, len(real), turn, condition, train)
+    for ahead_key in jax.random.split(jax.random.fold_in(key, 2), plan.unroll):
+      opponent, _ = move_critic(opponent, ahead_key, real, fake, turn, condition)
+
+    def judge(critic, key, real, fake, train):
+      _, real, fake, *given = _pair(plan, key, turn, train, real, fake, condition)
+      return plan.game.generator_losses(critic, real, fake, train, *given, **plan.told(turn))
+
+    losses, _ = run(plan.critic, judge, opponent.variables, critic_key, real, fake, train=train)
+    return losses, {}
 
   return GenerativeModel(init, step, sample, evaluate)
 
 
-# The games.
+def _read(plan: GAN, key, turn, batch) -> tuple[jax.Array, tuple]:
+  """Images as the players see them, and the condition."""
+  real = plan.shown(turn, plan.pixels.read(key, batch["image"]))
+  if plan.num_classes is None:
+    return real, ()
+  if "label" not in batch:
+    raise ValueError(f'a GAN of {plan.num_classes} classes needs labels: "label" int [B] in the batch; it has {sorted(batch)}')
+  return real, (jnp.asarray(batch["label"]),)
 
 
-def non_saturating() -> Game:
-  """-log D(x) - log(1 - D(g)) against -log D(g) (Goodfellow et al. 2014, section 3)."""
-
-  def critic_objective(critic, key, real, fake, train):
-    del key
-    real, fake = critic(real, train), critic(fake, train)
-    return jax.nn.softplus(-real) + jax.nn.softplus(fake), {"real": real, "fake": fake}
-
-  return Game(critic_objective, lambda logits: jax.nn.softplus(-logits))
+def _labels(plan: GAN, key, num: int, condition) -> tuple:
+  """The condition of samples: labels that were asked for, or any, all equally likely."""
+  if plan.num_classes is None:
+    return ()
+  return (random.randint(key, num, (), 0, plan.num_classes) if condition is None else jnp.asarray(condition),)
 
 
-def wgan_gp(weight: float = 10.0) -> Game:
-  """D(g) - D(x) + weight (|dD / dx| - 1)^2 at points between x and g (Gulrajani et al. 2017, algorithm 1)."""
-
-  def critic_objective(critic, key, real, fake, train):
-    values = critic(real, train), critic(fake, train)
-    slope = slope_between(critic, key, real, fake, train)
-    losses = values[1] - values[0] + weight * (slope - 1) ** 2
-    return losses, {"real": values[0], "fake": values[1], "slope": slope}
-
-  return Game(critic_objective, lambda values: -values, per_example=True)
+def _seen(plan: GAN, key, turn, train: bool, x, condition: tuple):
+  """What the critic sees of images: `(x, *condition)`."""
+  for index, view in enumerate(plan.views):
+    x, *condition = view(jax.random.fold_in(key, index), turn, train, x, *condition)
+  return x, *condition
 
 
-def slope_between(critic, key, real, fake, train: bool):
-  """|dD / dx| at a uniformly drawn point of the line from each real image to its fake, [B]; a norm over the whole image."""
-  mix = random.uniform(key, len(real), (1,) * (real.ndim - 1))
-  gradient = jax.grad(lambda x: critic(x, train).sum())(mix * real + (1 - mix) * fake)
-  return jnp.sqrt((gradient**2).reshape(len(real), -1).sum(-1) + 1e-12)
+def _pair(plan: GAN, key, turn, train: bool, real, fake, condition: tuple):
+  """What the critic sees of data and of fakes, of the same condition: `(key for what follows, real, fake, *condition)`."""
+  if not plan.views:
+    return key, real, fake, *condition
+  key, real_key, fake_key = jax.random.split(key, 3)
+  real, *_ = _seen(plan, real_key, turn, train, real, condition)
+  fake, *given = _seen(plan, fake_key, turn, train, fake, condition)
+  return key, real, fake, *given
+
+
+def _refuse_mixing(plan: GAN, opponent: Trainable) -> None:
+  if plan.game.per_example and "batch_stats" in opponent.stats:
+    raise ValueError(
+      "this game penalises the critic's slope at each example, but the critic's BatchNorm makes D(x_i) depend on the other "
+      "examples of the batch; give it norm=None"
+    )

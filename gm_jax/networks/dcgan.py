@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from gm_jax.errors import UserError
 from gm_jax.networks.conv import Conv, ConvTranspose
 from gm_jax.networks.norm import BatchNorm
+from gm_jax.networks.players import Critic
 
 _weights = nn.initializers.normal(0.02)
 
@@ -50,21 +51,22 @@ class Generator(nn.Module):
     return jnp.tanh(ConvTranspose(channels, 4, 2, kernel_init=_weights)(x))
 
 
-class Discriminator(nn.Module):
+class Discriminator(Critic):
   """Images x [B, H, W, C] -> logits [B].  With `norm=None` the logit of an image depends on no other (WGAN-GP needs that)."""
 
   base: int = 64  # channels after the first layer; twice as many after each further one
   norm: Callable[[], nn.Module] | None = batch_norm
 
   @nn.compact
-  def __call__(self, x, train: bool):
+  def judge(self, x, train: bool):
     halvings = _halvings(x.shape[1:3])
     x = nn.leaky_relu(Conv(self.base, 4, 2, kernel_init=_weights)(x), 0.2)
     for level in range(1, halvings):
       x = Conv(self.base << level, 4, 2, use_bias=self.norm is None, kernel_init=_weights)(x)
       x = nn.leaky_relu(_normed(self.norm, x, train), 0.2)
+    features = x.reshape(len(x), -1)
     # Likewise a convolution over the whole image.
-    return nn.Dense(1, kernel_init=_weights)(x.reshape(len(x), -1))[:, 0]
+    return nn.Dense(1, kernel_init=_weights)(features)[:, 0], features
 
 
 def _normed(norm, x, train):

@@ -158,3 +158,35 @@ def test_wgan_gp_finds_a_shifted_gaussian():
   state = model.init(jax.random.key(0), draw(jax.random.key(9)))
   state, _ = jax.jit(lambda state: jax.lax.scan(advance, state, jax.random.split(jax.random.key(1), 2400)))(state)
   np.testing.assert_allclose(state.average.variables["params"]["shift"][0], center, atol=0.2)
+
+
+class Named(nn.Module):
+  """A generator whose image of a label is the label."""
+
+  @nn.compact
+  def __call__(self, z, train, label):
+    return label[:, None, None, None] + 0 * self.param("nothing", nn.initializers.ones, (1, 1, 1, 1))
+
+
+class Knowing(nn.Module):
+  """D(x | y) = -(x - y)^2: zero only for what the label says."""
+
+  @nn.compact
+  def __call__(self, x, train, label):
+    return -((x[:, 0, 0, 0] - label) ** 2) + 0 * self.param("nothing", nn.initializers.ones, (1,))
+
+
+def test_both_players_are_told_the_same_label_for_data_and_for_fakes():
+  optimizer = optax.sgd(0.1)
+  options = {"num_latents": 1, "num_classes": 4, "pixels": images.POINTS}
+  model = gan.gan(Named(), Knowing(), gan.non_saturating(), optimizer, optimizer, **options)
+  label = np.array([3, 1, 0, 2, 2, 3], np.int32)
+  batch = {"image": label[:, None, None, None].astype(np.float32), "label": label}
+  state = jax.jit(model.init)(jax.random.key(0), batch)
+  metrics = jax.jit(model.step)(jax.random.key(1), state, batch)[1]
+  assert float(metrics["real"]) == float(metrics["fake"]) == 0
+  np.testing.assert_array_equal(model.evaluate(jax.random.key(2), state, batch)["critic"], np.zeros(6))
+  draw = jax.jit(model.sample, static_argnums=2)
+  np.testing.assert_array_equal(draw(jax.random.key(3), state, 6, label)[:, 0, 0, 0], label)
+  of_any = np.asarray(draw(jax.random.key(3), state, 800))[:, 0, 0, 0]
+  np.testing.assert_allclose(np.bincount(of_any.astype(int), minlength=4) / 800, np.full(4, 0.25), atol=0.06)

@@ -1,0 +1,73 @@
+"""Many seeds at once: N models trained in one compiled program.
+
+    model = many(gan.gan(...), 10)
+    state = model.init(key, batch)                 # every leaf has a leading axis of 10
+    one = pick(state, 3)                           # the state of seed 3, for the single model
+
+Model i of `many` is the single model given `fold_in(key, i)` wherever `many` is given `key`: what ten runs would compute, and
+the same whatever N is.  Results of a game differ by seed more than by most choices; so report the mean and the deviation.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from gm_jax.core import GenerativeModel, Metrics
+from gm_jax.implicit.gan import State
+
+
+def mean_and_std(metrics: Metrics) -> Metrics:
+  """{name: [N]} -> {name: mean over seeds, name_std: their standard deviation}, scalars that a training loop can print."""
+  return {name: values.mean() for name, values in metrics.items()} | {f"{k}_std": v.std() for k, v in metrics.items()}
+
+
+def many(
+  model: GenerativeModel, num: int, *, batch_axis: int | None = None, report: Callable = mean_and_std
+) -> GenerativeModel:
+  """`num` models in one: states, samples [num, n, H, W, C] and scores {name: [num, B]} have an axis of seeds in front.
+
+  Args:
+    model: any.
+    num: how many.
+    batch_axis: None if all see the same batch; 0 if every entry of a batch is [num, B, ...], one for each.
+    report: of metrics {name: [num]}, what a step returns; `lambda metrics: metrics` for all of them.
+  """
+
+  def over(function, *axes):
+    return jax.vmap(function, (0, *axes), axis_size=num)
+
+  def seeds(key):
+    return jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(num))
+
+  def init(key, batch):
+    return over(model.init, batch_axis)(seeds(key), batch)
+
+  def step(key, state, batch):
+    def one(key, state, turn, batch):
+      return model.step(key, _at(state, turn), batch)
+
+    state, metrics = over(one, 0, None, batch_axis)(seeds(key), state, _turn(state), batch)
+    return state, report(metrics)
+
+  def sample(key, state, num_images, condition=None):
+    return over(lambda key, state: model.sample(key, state, num_images, condition), 0)(seeds(key), state)
+
+  def evaluate(key, state, batch):
+    return over(model.evaluate, 0, batch_axis)(seeds(key), state, batch)
+
+  return GenerativeModel(init, step, sample, evaluate)
+
+
+def pick(state, index: int):
+  """The state of one seed."""
+  return jax.tree.map(lambda leaf: leaf[index], state)
+
+
+def _turn(state):
+  # All seeds are at the same turn: with one number for it, who plays is a branch; with one each, both would be computed.
+  return state.turn[0] if isinstance(state, State) else None
+
+
+def _at(state, turn):
+  return state if turn is None else state._replace(turn=turn)

@@ -91,6 +91,18 @@ def judge(module: Classifier, variables, pictures) -> dict:
   }
 
 
+def accuracy(module: Classifier, variables, pictures, label) -> dict:
+  """How often uint8 images [N, H, W, C] show what their labels, int [N], say.
+
+  Returns:
+    "accuracy", and "accuracies" of each class, None for one that no image has.
+  """
+  label = np.asarray(label)
+  right = probabilities(module, variables, pictures).argmax(-1) == label
+  of_class = lambda number: float(right[label == number].mean()) if (label == number).any() else None
+  return {"accuracy": float(right.mean()), "accuracies": [of_class(number) for number in range(module.num_classes)]}
+
+
 def _no_images(network, key, num, condition):
   raise TypeError("a classifier models labels given images; it draws no images")
 

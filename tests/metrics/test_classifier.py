@@ -59,6 +59,31 @@ def test_judge_counts(trained, digits):
   np.testing.assert_allclose(verdict["confidence"], largest.mean(), rtol=1e-5)
 
 
+def test_accuracy_is_of_each_class(trained, digits):
+  """Images whose verdict is known, some of them asked for as something else."""
+  module, variables, _ = trained
+  pictures = digits["test"].arrays["image"]
+  found = classifier.probabilities(module, variables, pictures).argmax(-1)
+  asked = np.concatenate([pictures[found == 3][:6], pictures[found == 5][:2]])
+  counts = classifier.accuracy(module, variables, asked, [3, 3, 3, 4, 4, 3, 5, 4])
+  assert counts["accuracy"] == 5 / 8
+  assert counts["accuracies"] == [None, None, None, 1.0, 0.0, 1.0, None, None, None, None]
+
+
+def test_a_set_against_itself_is_all_there_and_against_another_kind_is_not(trained, digits):
+  module, variables, _ = trained
+  features = classifier.features(module, variables, digits["test"].arrays["image"])
+  label = digits["test"].arrays["label"]
+  same = script.compare(features, features)
+  assert abs(same.pop("frechet")) < 1e-6 * np.square(features).sum(1).mean()
+  assert same.pop("density") >= 1  # ties
+  assert same == {"precision": 1, "recall": 1, "coverage": 1}
+  low, high = features[label == 0], features[label == 7]
+  other = script.compare(low, high)
+  assert max(other["precision"], other["recall"], other["coverage"]) < 0.1
+  assert other["frechet"] > np.square(features.std(0)).sum() / 2
+
+
 def test_a_kept_judge_is_given_back(trained, digits, monkeypatch):
   module, variables, run = trained
   before = (run / "metrics.jsonl").read_bytes()

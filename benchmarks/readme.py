@@ -157,11 +157,37 @@ def restoration() -> str:
   return "\n".join(rows)
 
 
+def diffusion() -> str:
+  """A table of recipes: bits/dim two ways, and what a classifier says of samples."""
+  record = json.loads((ROOT / "benchmarks" / "results" / "diffusion.json").read_text())
+  titles = "run", "bound", "flow", "digits as asked, guided", "coverage, free", "precision, recall, free"
+  rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+  for row in record["rows"].values():
+    experiment, free = row["protocol"]["experiment"], row["free"]
+    shown = lambda name, row=row: "{:.3f} +- {:.3f}".format(*row["scores"][name][:2])
+    told = f"{row['guided']['accuracy']:.1%} | {free['coverage']:.3f} | {free['precision']:.3f}, {free['recall']:.3f}"
+    rows.append(f"| [`{experiment}`](experiments/{experiment}.py) | {shown('nll_bound')} | {shown('nll')} | {told} |")
+  real = next(iter(record["rows"].values()))["training_images"]
+  rows.append(f"| training images | | | | {real['coverage']:.3f} | {real['precision']:.3f}, {real['recall']:.3f} |")
+  return "\n".join(rows)
+
+
+def solvers() -> str:
+  """A table of solvers by evaluations, on the first run of the record."""
+  record = json.loads((ROOT / "benchmarks" / "results" / "diffusion.json").read_text())
+  name, row = next(iter(record["rows"].items()))
+  rows = [f"| `{name}` | {' | '.join(map(str, row['evaluations']))} |", "|---" * (1 + len(row["evaluations"])) + "|"]
+  shown = lambda distances: " | ".join("" if distance is None else f"{distance:.4f}" for distance in distances)
+  return "\n".join([*rows, *(f"| {solver} | {shown(distances)} |" for solver, distances in row["distances"].items())])
+
+
 def generated(text: str) -> str:
   """README.md with its generated parts written anew."""
-  for write in (families, measured, compression, restoration):
+  for write in (families, measured, compression, restoration, diffusion, solvers):
     name = write.__name__
     begin, end = f"<!-- {name}: written by benchmarks/readme.py -->", f"<!-- end of {name} -->"
+    if begin not in text:
+      continue
     part = f"{begin}\n{write()}\n{end}"
     text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, part=part: part, text, flags=re.DOTALL)
   return text

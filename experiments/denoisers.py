@@ -32,7 +32,7 @@ LEAST, LARGEST = 0.002, 80.0  # sigma / alpha between which samples are made
 class Diffusion(base.Run):
   """The fields of a run on images, whose labels are learnt with them."""
 
-  steps: int = 3000
+  steps: int = 5000
   batch_size: int = 64  # at equal pictures, more and smaller steps learn more
   channels: tuple[int, ...] = (32, 64)  # of the U-Net's levels, from the finest
   blocks: int = 1  # residual blocks of each level

@@ -14,7 +14,9 @@ import optax
 from experiments import base
 from gm_jax.core import GenerativeModel
 from gm_jax.implicit import gan
+from gm_jax.implicit import latents as laws
 from gm_jax.networks import dcgan
+from gm_jax.tasks import latents as tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +32,20 @@ class Config(base.Run):
   sample_every: int = 1000
 
 
+def generator(config: Config) -> dcgan.Generator:
+  return dcgan.Generator((8, 8, 1), config.base)
+
+
 def model(config: Config) -> GenerativeModel:
   optimizer = optax.adam(config.learning_rate, b1=config.momentum)
-  generator, critic = dcgan.Generator((8, 8, 1), config.base), dcgan.Discriminator(config.base)
-  game = gan.non_saturating()
-  return gan.gan(generator, critic, game, optimizer, optimizer, num_latents=config.num_latents, decay=config.decay)
+  critic, game = dcgan.Discriminator(config.base), gan.non_saturating()
+  return gan.gan(generator(config), critic, game, optimizer, optimizer, num_latents=config.num_latents, decay=config.decay)
 
 
 def data(config: Config):
   del config
   return base.digits()
+
+
+def latents(config: Config) -> tasks.Latents:
+  return tasks.of_gan(generator(config), laws.normal(config.num_latents))

@@ -17,7 +17,8 @@ from gm_jax.errors import NonFiniteError
 
 LIKELIHOODS = ("nll", "nll_bound")
 # All others are plain: "1".
-UNITS = dict.fromkeys((*LIKELIHOODS, "nll_error", "distortion", "rate", "hole"), "nats") | {"psnr": "dB"}
+IN_NATS = *LIKELIHOODS, "nll_error", "distortion", "rate", "hole", "information", "reverse_kl"
+UNITS = dict.fromkeys(IN_NATS, "nats") | {"psnr": "dB"}
 
 
 def evaluate(
@@ -92,6 +93,14 @@ def summary(name: str, values: np.ndarray) -> dict:
   return {"mean": float(values.mean()), "stderr": stderr, "unit": _unit(name), "count": len(values)}
 
 
+def over_models(name: str, values: np.ndarray) -> dict:
+  """Mean, standard deviation, unit and count of a number that each of N models has, [N]: what another seed would give."""
+  found = summary(name, values)
+  std = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+  return {"mean": found["mean"], "std": std, "unit": found["unit"], "count": found["count"]}
+
+
 def _unit(name: str) -> str:
-  """Of a metric; `rate_top`, `rate_1` and the like are parts of the rate."""
-  return UNITS.get("rate" if name.startswith("rate_") else name, "1")
+  """Of a metric; `rate_top`, `rate_1` and the like are parts of the rate, and so with information."""
+  whole, _, part = name.partition("_")
+  return UNITS.get(whole if part and whole in ("rate", "information") else name, "1")

@@ -2,7 +2,8 @@
 
 A hook never touches the state; it looks.  At multiples of its `every`, and at the last step, the loop calls it with the state
 and the metrics of that step, and what it returns becomes a line of metrics.jsonl.  A plain function is made a hook by
-`at(every, function)`.  The progress bar is in progress.py.
+`at(every, function)`.  The progress bar is in progress.py.  An experiment brings its own: `hooks(config) -> [Hook, ...]` in its
+module, which `gm-jax train` calls before the run begins.
 """
 
 import contextlib

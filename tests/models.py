@@ -21,7 +21,9 @@ from gm_jax.approximate import (
   variational_diffusion,
   vqvae,
 )
-from gm_jax.implicit import began, games, gan, remedies
+from gm_jax.implicit import began, games, gan, infogan, remedies
+from gm_jax.implicit.progressive import growing
+from gm_jax.implicit.style import path_length
 from gm_jax.networks import (
   dcgan,
   feature_maps,
@@ -33,7 +35,9 @@ from gm_jax.networks import (
   pixelrnn,
   players,
   quantizer,
+  style,
 )
+from gm_jax.networks import progressive as levels_of
 from gm_jax.networks.began import AutoencodingCritic
 from gm_jax.networks.conditional import ConditionalCritic, ConditionalGenerator
 from gm_jax.networks.flat import FlatDecoder, FlatEncoder
@@ -42,7 +46,21 @@ from gm_jax.networks.mlp import MLP
 from gm_jax.networks.residual import ResidualNet
 from gm_jax.networks.unet import UNet
 from gm_jax.reconstruction import autoencoder, corruptions, penalties, restoration, stacked, two_domains
-from gm_jax.score import conditional, diffusion, grids, guidance, noise, parameterizations, recipes, solvers
+from gm_jax.score import (
+  conditional,
+  consistency,
+  diffusion,
+  distillation,
+  grids,
+  guidance,
+  neighbours,
+  noise,
+  parameterizations,
+  progressive,
+  recipes,
+  reflow,
+  solvers,
+)
 from gm_jax.tasks import classification
 from gm_jax.tractable import (
   autoregressive,
@@ -197,6 +215,10 @@ def make_unrolled_gan():
   return make_remedied_gan(games.non_saturating(), *wants)
 
 
+def make_infogan():
+  return make_remedied_gan(games.non_saturating(), infogan.informative((4,), 2, hidden=8))
+
+
 def make_began():
   critic = AutoencodingCritic(FlatEncoder((8,)), FlatDecoder((16,), (8, 8, 1)))
   return make_remedied_gan(began.began(rate=0.05), critic=critic)
@@ -207,8 +229,21 @@ def make_conditional_gan():
   return make_remedied_gan(games.r1(games.dragan(), every=2), generator=told[0], critic=told[1], num_classes=10)
 
 
+def make_growing_gan():
+  """Level 1 comes in while the first steps are made."""
+  networks = levels_of.Generator((8, 8, 1), (4, 4)), levels_of.Discriminator((4, 4), group=None)
+  return make_remedied_gan(games.non_saturating(), growing(1, fade=4, stay=1), generator=networks[0], critic=networks[1])
+
+
+def make_style_gan():
+  # Groups of two: as many images as eight devices have of the batch.
+  networks = style.Generator((8, 8, 1), (4,), width=8, mapping=1), style.Discriminator((4,), group=2)
+  game = games.r1(games.non_saturating(), gamma=1.0, every=2)
+  return make_remedied_gan(game, path_length(every=2), generator=networks[0], critic=networks[1])
+
+
 def make_diffusion(recipe, solver, grid):
-  network = UNet(channels=(8,), blocks=1, attention=(), patch=2, heads=2, num_classes=10)
+  network = small_unet()
   # At Adam's own eps of 1e-8 the rounding noise of a vanishing gradient is a full step, in another direction on each layout.
   optimizer = optax.adam(1e-3, eps=1e-5)
   sampler = diffusion.Sampler(solver(grid), (guidance.classifier_free(2.0, 10), guidance.clipped()))
@@ -226,6 +261,49 @@ def make_edm():
 
 def make_flow_matching():
   return make_diffusion(recipes.flow_matching(), solvers.DDIM(), grids.in_time(noise.straight(), 5))
+
+
+def small_unet():
+  return UNet(channels=(8,), blocks=1, attention=(), patch=2, heads=2, num_classes=10)
+
+
+def make_student(second):
+  """A student of a flow that has learnt nothing yet."""
+  module = diffusion.Denoiser(small_unet(), recipes.flow_matching().parameterization, 10)
+  teacher = jax.jit(make_flow_matching().init)(jax.random.key(0), grey(0)).average.variables
+  return second(module, teacher, optax.adam(1e-3, eps=1e-5))
+
+
+def make_reflow():
+  couples, sampler = (solvers.DDIM()(grids.in_time(noise.straight(), num)) for num in (2, 1))
+  return make_student(lambda *told: reflow.reflow(*told, couples, diffusion.Sampler(sampler), image_shape=(8, 8, 1)))
+
+
+def make_progressive():
+  grid = grids.in_time(noise.straight(), 4)
+  options = dict(image_shape=(8, 8, 1), rounds=2, round_steps=50, guidance=(guidance.clipped(),))
+  return make_student(lambda *told: progressive.progressive(*told, grid, **options))
+
+
+def two_steps():
+  return diffusion.Sampler(consistency.Multistep()(grids.karras(2)))
+
+
+def make_consistency_distillation():
+  options = dict(image_shape=(8, 8, 1), grid=grids.karras(5, last=None))
+  return make_student(lambda *told: consistency.consistency_distillation(*told, two_steps(), **options))
+
+
+def make_consistency_training():
+  options = dict(image_shape=(8, 8, 1), num_levels=neighbours.doubling(40, 5, 20), num_classes=10)
+  return consistency.consistency_training(small_unet(), optax.adam(1e-3, eps=1e-5), two_steps(), **options)
+
+
+def make_teacher_and_student():
+  module = diffusion.Denoiser(small_unet(), recipes.flow_matching().parameterization, 10)
+  grid, options = grids.in_time(noise.straight(), 4), dict(image_shape=(8, 8, 1), rounds=2, round_steps=1)
+  second = lambda teacher: progressive.progressive(module, teacher, optax.adam(1e-3, eps=1e-5), grid, **options)
+  return distillation.after(make_flow_matching(), second, first_steps=1)
 
 
 def make_conditional_diffusion():
@@ -348,9 +426,17 @@ MEMBERS = {
   "gan-packed": Member(make_packed_gan, "critic", grey, learns_in=None),
   "gan-unrolled": Member(make_unrolled_gan, "critic", grey, learns_in=None),
   "gan-conditional": Member(make_conditional_gan, "critic", grey, learns_in=None),
+  "infogan": Member(make_infogan, "critic", grey, learns_in=None),
   "began": Member(make_began, "critic", grey, learns_in=None),
+  "progressive": Member(make_growing_gan, "critic", grey, learns_in=None),
+  "style": Member(make_style_gan, "critic", grey, learns_in=None),
   "ddpm": Member(make_ddpm, "denoising", grey),
   "edm": Member(make_edm, "denoising", grey),
+  "reflow": Member(make_reflow, "denoising", grey, learns_in=None),
+  "progressive-distillation": Member(make_progressive, "denoising", grey),
+  "consistency-distillation": Member(make_consistency_distillation, "denoising", grey, learns_in=None),
+  "consistency-training": Member(make_consistency_training, "denoising", grey),
+  "teacher-and-student": Member(make_teacher_and_student, "denoising", grey, learns_in=None),  # errors of two stages
   "diffusion-conditional": Member(make_conditional_diffusion, "denoising", grey),
   "variational-diffusion": Member(make_variational_diffusion, "nll_bound", grey),
   "flow-matching": Member(make_flow_matching, "denoising", grey),

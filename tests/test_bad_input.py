@@ -129,6 +129,7 @@ CASES = {
   "steps of text": Case("train tiny --steps many", "many"),
   "steps of halves": Case("train tiny --steps 1.5", "1.5"),
   "steps without value": Case("train tiny --steps", "--steps"),
+  "no devices": Case("train tiny --cpu-devices 0", "--cpu-devices is 0"),
   "negative steps": Case("train tiny --steps -1", "-1"),
   "no steps": Case("train tiny --steps 0", "--steps is 0"),
   "endless steps": Case("train tiny --steps 99999999999", "99999999999"),

@@ -274,3 +274,13 @@ def test_two_processes_train_the_run_of_one(place):
   assert np.abs(difference).max() <= 1
   losses = [runs.read_metrics(run)[-1]["loss"] for run in ("two", "tiny")]
   np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_a_cpu_counted_as_several_devices_trains_the_run_of_one(place):
+  process = stand_ins.gm_jax("train", "tiny", "--run", "cut", "--cpu-devices", 2, cwd=place, env=stand_ins.environment())
+  out, err = process.communicate(timeout=120)
+  assert process.returncode == 0, err
+  assert "on 2 cpu device(s)" in out
+  assert np.abs(drawn("cut").astype(int) - drawn("tiny")).max() <= 1
+  losses = [runs.read_metrics(run)[-1]["loss"] for run in ("cut", "tiny")]
+  np.testing.assert_allclose(*losses, rtol=1e-5)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from gm_jax.cli import main
+from gm_jax.tasks import solving
 from tests import stand_ins
+from tests.score import gaussian
 from tests.stand_ins import normal_points, printed
 
 
@@ -57,6 +59,27 @@ def test_solvers_table_falls_and_is_in_order(place, capfd):
   assert max(found[name][2] for name in of_higher_order) < found["Euler (DDIM)"][2] / 2
   table = printed(capfd, *command)
   assert [line.split("  ")[0] for line in table.splitlines() if line.endswith(f"{found['Heun'][2]:.4f}")] == ["Heun"]
+
+
+def test_solvers_table_is_what_each_solver_makes_of_standard_normal_noise(place, capfd):
+  """The exact guess is affine, so each solver ends at gain x + offset of its start x: for N(0, 1) the numbers follow."""
+  budgets, num = [1, 4, 9], 2000
+  command = "solvers", "normal_points", "--num", str(num), "--evaluations", *map(str, budgets), "--json"
+  found = json.loads(printed(capfd, *command))["distances"]
+  denoisers = [gaussian.denoiser(mean, normal_points.STD) for mean in normal_points.MEAN]
+
+  def ends(method):
+    """Gain, and the offset of each coordinate."""
+    zero, one = ([gaussian.follow(denoise, method, x) for denoise in denoisers] for x in (0.0, 1.0))
+    return one[0] - zero[0], np.array(zero)
+
+  gain, offset = ends(solving.REFERENCE(normal_points.grid(400)))
+  assert gain == pytest.approx(normal_points.STD * np.sqrt((1 + 80**2) / (normal_points.STD**2 + 80**2)), rel=1e-3)
+  for name, solver in solving.DETERMINISTIC.items():
+    for budget, distance in zip(budgets, found[name]):
+      other_gain, other_offset = ends(solving.within(solver, normal_points.grid, budget))
+      expected = np.sqrt((other_gain - gain) ** 2 + np.square(other_offset - offset).mean())
+      assert distance == pytest.approx(expected, rel=4.5 / np.sqrt(2 * 2 * num), abs=1e-4), (name, budget)
 
 
 REFUSED = {  # command: what the one line says

@@ -19,7 +19,7 @@ import optax
 from gm_jax import images, random
 from gm_jax.core import GenerativeModel, from_objective
 from gm_jax.errors import UserError
-from gm_jax.score import likelihood, noise
+from gm_jax.score import decoders, likelihood, noise
 from gm_jax.score.diffusion import Denoiser
 
 # Networks.
@@ -90,11 +90,11 @@ class Clock(nn.Module):
 
 
 class VariationalDiffusion(nn.Module):
-  """What is learnt, and what the last of the noise says of the image: of uint8 if None; points want `likelihood.density()`."""
+  """What is learnt, and what the last of the noise says of the image: of uint8 if None; points want `decoders.density()`."""
 
   denoiser: Denoiser
   clock: Clock
-  decoder: likelihood.Decoder | None = None
+  decoder: decoders.Decoder | None = None
 
   def told(self, label, train: bool) -> Callable:
     """The denoiser that knows the labels."""
@@ -192,10 +192,17 @@ def variational_diffusion(
     denoise = model.told(condition, train=False)
     log_snrs = model.clock.log_snr(jnp.linspace(1, 0, num_steps + 1))
     x = ancestral_sample(denoise, log_snrs, key, num, image_shape)
-    decoder = model.decoder or likelihood.levels()
+    decoder = model.decoder or decoders.levels()
     return write(decoder.likeliest(denoise, x, log_snrs[-1]))
 
   return from_objective(module, negative_elbo(num_levels), sample, optimizer, reports="nll_bound", decay=decay)
+
+
+def learnt(module: VariationalDiffusion, state, label=None) -> tuple[Callable, Callable]:
+  """The denoiser `(x, log_snr) -> x_0`, told the labels, and the clock `t -> log SNR`, of a state's averaged parameters."""
+  bound = lambda function: nn.apply(function, module)
+  denoise = lambda x, log_snr: bound(lambda m: m.told(label, False)(x, log_snr))(state.average.variables)
+  return denoise, lambda t: bound(lambda m: m.clock.log_snr(t))(state.average.variables)
 
 
 def measure(module: VariationalDiffusion, **how) -> Callable:
@@ -203,9 +210,7 @@ def measure(module: VariationalDiffusion, **how) -> Callable:
   of `likelihood.scores`."""
 
   def evaluate(key, state, batch):
-    bound = lambda function: nn.apply(function, module)
-    denoise = lambda x, log_snr: bound(lambda m: m.told(batch.get("label"), False)(x, log_snr))(state.average.variables)
-    clock = lambda t: bound(lambda m: m.clock.log_snr(t))(state.average.variables)
+    denoise, clock = learnt(module, state, batch.get("label"))
     return likelihood.scores(denoise, clock, batch["image"], key, decoder=module.decoder, **how)
 
   return evaluate

@@ -14,6 +14,7 @@ from gm_jax.cli.classify import classify
 from gm_jax.cli.complete import complete
 from gm_jax.cli.compress import compress, decompress
 from gm_jax.cli.edit import edit
+from gm_jax.cli.latent import latent
 from gm_jax.cli.likelihood import likelihood
 from gm_jax.cli.options import alternatives, check_range, parse
 from gm_jax.cli.outliers import outliers
@@ -51,6 +52,7 @@ def train(options, rest) -> int:
 
   from gm_jax.cli import training
 
+  training.split_cpu(options.cpu_devices)
   training.join_processes(options.processes, options.process_id, options.coordinator)
   training.train_experiment(options.name, module, config, directory)
   return 0
@@ -105,6 +107,7 @@ def evaluate(options, rest) -> int:
   from gm_jax import evaluation, parallel
   from gm_jax.cli import training
 
+  training.split_cpu(options.cpu_devices)
   splits = run.module.data(run.config)
   if options.split not in splits:
     raise UserError(f"unknown split {options.split!r} of {run.name}; {alternatives(options.split, splits)}")
@@ -121,6 +124,7 @@ def evaluate(options, rest) -> int:
     strategy=strategy,
     protocol={"experiment": run.name, "step": step, **protocol, "config": dataclasses.asdict(run.config)},
   )
+  report["metrics"] |= training.over_models(run.module, run.config, state, options.seed)
   text = json.dumps(report, allow_nan=False)
   runs.write_atomically(runs.report_file(options.run), f"{text}\n".encode())
   print(text if options.json else tables.metrics(report))
@@ -213,6 +217,7 @@ COMMANDS = {
   "complete": complete,
   "restore": restore,
   "edit": edit,
+  "latent": latent,
   "probe": probe,
   "solvers": solvers,
   "likelihood": likelihood,

@@ -8,6 +8,7 @@ from gm_jax import __version__
 from gm_jax.cli.options import Parser
 
 RUN = "a run's directory, as `gm-jax train` made it"
+SPLIT = "count the CPU as so many devices, over which the strategy cuts the batch: a core for each is often faster"
 
 
 def parser() -> Parser:
@@ -34,6 +35,7 @@ def parser() -> Parser:
   )
   train.add_argument("name", metavar="NAME", nargs="?", help="as `gm-jax list` shows it")
   train.add_argument("--run", type=pathlib.Path, metavar="DIR", help="the run's directory (default: runs/NAME)")
+  train.add_argument("--cpu-devices", type=int, metavar="N", help=SPLIT)
   several = train.add_argument_group("several processes", "one command on every host; SLURM, GKE, TPU pods: --processes auto")
   several.add_argument("--processes", metavar="N", type=_processes, help="how many, or auto")
   several.add_argument("--process-id", metavar="I", type=int, help="which one this is, from 0")
@@ -50,6 +52,7 @@ def parser() -> Parser:
   evaluate.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
   evaluate.add_argument("--split", default="test", help="(default: %(default)s)")
   evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="of whatever the measure draws (default: %(default)s)")
+  evaluate.add_argument("--cpu-devices", type=int, metavar="N", help=SPLIT)
   evaluate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
   picture = add("picture", "draw what the experiment shows besides samples: densities, directions, curves, where it has any")
@@ -145,6 +148,28 @@ def parser() -> Parser:
   kinds = "F.png, or F.npy: [K, N, H, W, C]; of invert the noise, float [N, H, W, C] (default: RUN/pictures/TASK.png)"
   edit.add_argument("--out", type=pathlib.Path, metavar="F", help=kinds)
   edit.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+  latent = add("latent", "walk through a generator's latent space: mix samples, find real images in it, change them")
+  latent.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
+  tasks = ("interpolate", "arithmetic", "project", "edit")
+  latent.add_argument("--task", choices=tasks, required=True, help="what to do")
+  latent.add_argument("--num", type=int, default=8, metavar="N", help="images; of interpolate, pairs (default: %(default)s)")
+  latent.add_argument("--each", type=int, default=9, metavar="K", help="images on each way (default: %(default)s)")
+  kinds = "what arithmetic and edit change: ink, or the number of a class (default: %(default)s)"
+  latent.add_argument("--attribute", default="ink", metavar="A", help=kinds)
+  far = "how far: of arithmetic, times the difference; of edit, deviations, either way (default: %(default)s)"
+  latent.add_argument("--amount", type=float, default=2.0, metavar="D", help=far)
+  latent.add_argument("--restarts", type=int, default=4, metavar="R", help="starts of each projection (default: %(default)s)")
+  latent.add_argument("--steps", type=int, default=500, metavar="S", help="of each projection (default: %(default)s)")
+  latent.add_argument("--encoder", action="store_true", help="train an encoder, and start from its guess as well")
+  latent.add_argument("--encoder-steps", type=int, default=1000, metavar="S", help="of its training (default: %(default)s)")
+  latent.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
+  latent.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
+  latent.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  latent.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: %(default)s)")
+  kinds = "F.png, or F.npy: [N, K, H, W, C]; of project the latents, float [N, Z] (default: RUN/pictures/TASK.png)"
+  latent.add_argument("--out", type=pathlib.Path, metavar="F", help=kinds)
+  latent.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
   probe = add("probe", "how well a linear classifier reads the labels off a run's features, beside the pixels themselves")
   probe.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)

@@ -3,12 +3,22 @@
 
 def metrics(report: dict) -> str:
   """A line for each metric of a report, and its protocol."""
-  lines = []
-  for name, score in report["metrics"].items():
-    spread = "" if score["stderr"] is None else f" +- {score['stderr']:.4g}"
-    unit = "" if score["unit"] == "1" else f" {score['unit']}"
-    lines.append(f"{name:<24} {score['mean']:.6g}{spread}{unit}  ({score['count']} examples)")
+  lines = [f"{name:<24} {_score(score)}" for name, score in report["metrics"].items()]
   return "\n".join([*lines, f"protocol: {protocol(report['protocol'])}"])
+
+
+def _score(score: dict) -> str:
+  """A mean over examples with its standard error, or over models with their standard deviation."""
+  unit = "" if score["unit"] == "1" else f" {score['unit']}"
+  if "std" in score:
+    return f"{score['mean']:.6g}{unit}  (standard deviation {score['std']:.4g} over {score['count']} models)"
+  spread = "" if score["stderr"] is None else f" +- {score['stderr']:.4g}"
+  return f"{score['mean']:.6g}{spread}{unit}  ({score['count']} examples)"
+
+
+def over_models(metrics: dict) -> str:
+  """What several models have, on one line: means and standard deviations."""
+  return ", ".join(f"{name} {score['mean']:.4g} +- {score['std']:.2g}" for name, score in metrics.items())
 
 
 def protocol(entries: dict) -> str:

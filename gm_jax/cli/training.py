@@ -8,7 +8,8 @@ import jax
 
 from experiments import base
 from gm_jax import checkpoint, data, evaluation, hooks, parallel, runs
-from gm_jax.cli import cache, opened
+from gm_jax.cli import cache, opened, tables
+from gm_jax.cli.options import check_range
 from gm_jax.errors import UserError
 from gm_jax.progress import Progress
 from gm_jax.train import train
@@ -28,7 +29,7 @@ def train_experiment(name: str, module: ModuleType, config: base.Run, directory:
   strategy.local_rows(config.batch_size)
   model = module.model(config)
   pictures = hooks.Pictures(config.sample_every or config.steps, model, seed=config.seed, num=config.num_samples)
-  looking = [Progress(name=name), pictures, *_extra_hooks(config)]
+  looking = [Progress(name=name), pictures, *_own_hooks(module, config), *_extra_hooks(config)]
   if config.evaluate_every:
     looking.append(hooks.Evaluation(config.evaluate_every, _scores(module, config, model, splits["test"], strategy)))
 
@@ -53,6 +54,9 @@ def train_experiment(name: str, module: ModuleType, config: base.Run, directory:
   say(f"samples: {runs.samples(directory) / f'{config.steps:08d}.png'}")
   _show(module, config, state, directory)
   say(f"next: gm-jax evaluate {directory}")
+  if jax.process_count() == 1 and (found := over_models(module, config, state, config.seed)):
+    count = next(iter(found.values()))["count"]
+    say(f"{count} models, mean +- standard deviation: {tables.over_models(found)}")
 
 
 def draw_pictures(module: ModuleType, config: base.Run, state, directory: pathlib.Path) -> list[pathlib.Path]:
@@ -94,6 +98,13 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def split_cpu(num: int | None) -> None:
+  """Count the CPU as `num` devices, before JAX looks for any; None leaves it as it is."""
+  if num is not None:
+    check_range("--cpu-devices", num, 1, 1024)
+    parallel.split_cpu(num)
+
+
 def join_processes(processes: int | str | None, process_id: int | None, coordinator: str | None) -> None:
   """Become one of several processes where the options say so, before JAX looks for devices."""
   if processes in (None, "auto"):
@@ -114,6 +125,19 @@ def measure_of(module: ModuleType, config: base.Run, model):
   """What an experiment is scored by, and what its numbers depend on besides the data: `(measure, protocol)`."""
   measure = module.measure(config) if hasattr(module, "measure") else model.evaluate
   return measure, module.protocol(config) if hasattr(module, "protocol") else {}
+
+
+def over_models(module: ModuleType, config: base.Run, state, seed: int) -> dict:
+  """What an experiment tells of the models that it trains at once, `over_models(config, state, seed)`: mean and deviation."""
+  if not hasattr(module, "over_models"):
+    return {}
+  found = module.over_models(config, state, seed)
+  return {name: evaluation.over_models(name, values) for name, values in found.items()}
+
+
+def _own_hooks(module: ModuleType, config: base.Run) -> list[hooks.Hook]:
+  """What the experiment looks at while it trains, besides its pictures: its `hooks(config)`."""
+  return module.hooks(config) if hasattr(module, "hooks") else []
 
 
 def _extra_hooks(config: base.Run) -> list[hooks.Hook]:

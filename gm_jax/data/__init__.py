@@ -11,6 +11,7 @@ the step, which is why a run resumes exactly and no loader is ever saved; `epoch
   picture_folder  a folder of pictures, one class per sub-folder
   from_arrays     your own
   binarized       static, dynamic or none
+  padded          in a larger black frame
   stratified      batches in which the classes come in turn
 
 What does not fit into memory stays on disk (`Large`) behind the same calls.
@@ -23,6 +24,7 @@ from gm_jax.data.dataset import Dataset, from_arrays
 from gm_jax.data.digits import digits
 from gm_jax.data.folder import picture_folder
 from gm_jax.data.large import Large
+from gm_jax.data.padded import padded
 from gm_jax.data.sprites import sprites
 from gm_jax.data.stratified import Stratified, stratified
 from gm_jax.data.tfds import tfds_images, tfds_splits
@@ -43,6 +45,7 @@ __all__ = [
   "epoch",
   "from_arrays",
   "no_binarization",
+  "padded",
   "picture_folder",
   "sprites",
   "static_binarization",

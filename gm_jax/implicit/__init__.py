@@ -10,8 +10,10 @@ Members report `critic`, the critic's output on real examples.
   gan.py           two players, and how they take turns; labels
   games.py         what each of them minimises: eight games, and penalties that go with any
   began.py         the game of a critic that is an autoencoder
+  infogan.py       latents that the critic must be able to read off the images
   remedies.py      for games that collapse or go round in circles: functions from GAN to GAN
   progressive.py   players that grow
+  style.py         what the generator of styles pays for uneven paths
   latents.py       laws of the generator's noise
   many.py          many seeds in one program
 """

@@ -39,6 +39,11 @@ class GAN(NamedTuple):
     n_generator: and then so many times in a row.
     unroll: how many steps the critic is thought to make before it judges the generator.
     views: what the critic sees of an image: functions `(key, turn, train, x, *condition) -> (x, *condition)`, in order.
+    pays: what the generator pays besides, on latents of its own: functions `(generator, key, z, train, *condition, **told) ->
+      losses [B]`.  What they remember is in collections of the generator, which they make when it is initialised.
+    both: what both players pay besides, knowing the latents z [B, Z] behind the fakes (infogan.py); nothing, if None:
+      `(gan, play, critic, fake, z, train, *condition, **told) -> (losses [B], reports)`, where `play(critic)` is what the game
+      makes one of them pay.  Evaluate reports it of the average's fakes.
     told: what both players are told by name, `turn -> {name: value}`; nothing, unless they grow (progressive.py).
     shown: what data look like to both players at a turn, `(turn, x) -> x`.
     settle: `(gan, variables) -> variables` of the generator, before samples are drawn.
@@ -57,6 +62,8 @@ class GAN(NamedTuple):
   n_generator: int = 1
   unroll: int = 0
   views: tuple = ()
+  pays: tuple = ()
+  both: Callable | None = None
   told: Callable = lambda turn: {}
   shown: Callable = lambda turn, x: x
   settle: Callable = lambda gan, variables: variables
@@ -107,9 +114,9 @@ def adversarial(plan: GAN) -> GenerativeModel:
     data_key, generator_key, fake_key, critic_key = jax.random.split(key, 4)
     turn = jnp.zeros((), jnp.int32)
     real, condition = _read(plan, data_key, turn, batch)
-    player = begin(plan.generator, generate, plan.generator_optimizer, generator_key, len(real), turn, condition)
-    fake, _ = run(plan.generator, generate, player.variables, fake_key, len(real), turn, condition, train=True)
-    opponent = begin(plan.critic, critic_objective, plan.critic_optimizer, critic_key, real, fake, turn, condition)
+    player = begin(plan.generator, create, plan.generator_optimizer, generator_key, len(real), turn, condition)
+    made, _ = run(plan.generator, generate, player.variables, fake_key, len(real), turn, condition, train=True)
+    opponent = begin(plan.critic, critic_objective, plan.critic_optimizer, critic_key, real, made, turn, condition)
     _refuse_mixing(plan, opponent)
     return State(turn, opponent, player, begin_average(player))
 
@@ -117,8 +124,8 @@ def adversarial(plan: GAN) -> GenerativeModel:
     data_key, fake_key, critic_key, generator_key = jax.random.split(key, 4)
     real, condition = _read(plan, data_key, state.turn, batch)
     making = fake_key, len(real), state.turn, condition
-    fake, _ = run(plan.generator, generate, state.generator.variables, *making, train=True)
-    opponent, metrics = move_critic(state.critic, critic_key, real, fake, state.turn, condition)
+    made, _ = run(plan.generator, generate, state.generator.variables, *making, train=True)
+    opponent, metrics = move_critic(state.critic, critic_key, real, made, state.turn, condition)
 
     def play(player, average):
       keys = jax.random.split(generator_key, plan.n_generator) if plan.n_generator > 1 else [generator_key]
@@ -139,7 +146,7 @@ def adversarial(plan: GAN) -> GenerativeModel:
   def sample(key, state, num, condition=None):
     label_key, latent_key = (key, key) if plan.num_classes is None else jax.random.split(key)
     condition = _labels(plan, label_key, num, condition)
-    draw = lambda generator: generate(generator, latent_key, num, state.turn, condition, train=False)
+    draw = lambda generator: generate(generator, latent_key, num, state.turn, condition, train=False)[0]
     # For generators that draw more than latents: another key than any row's, which are counted from 0.
     rngs = {"dropout": jax.random.fold_in(latent_key, 2**32 - 1)}
     return plan.pixels.write(nn.apply(draw, plan.generator)(plan.settle(plan, state.average.variables), rngs=rngs))
@@ -153,35 +160,72 @@ def adversarial(plan: GAN) -> GenerativeModel:
       return critic(real, train, *given, **plan.told(state.turn))
 
     values, _ = run(plan.critic, judge, state.critic.variables, critic_key, real, train=False)
-    return {"critic": values}
+    if plan.both is None:
+      return {"critic": values}
+
+    def report(critic, key, made, train):
+      fake, z = made
+      fake, *given = _seen(plan, key, state.turn, train, fake, condition)
+      return pay_both(lambda critic: (jnp.zeros(len(z)), {}), critic, fake, z, state.turn, given, train)[1]
+
+    fake_key, report_key = jax.random.split(jax.random.fold_in(key, 2))
+    making = fake_key, len(real), state.turn, condition
+    made, _ = run(plan.generator, generate, plan.settle(plan, state.average.variables), *making, train=False)
+    reports, _ = run(plan.critic, report, state.critic.variables, report_key, made, train=False)
+    return {"critic": values, **reports}
 
   # The two objectives.
 
   def generate(generator, key, num, turn, condition, train):
-    return generator(latents.draw(plan.law, key, num), train, *condition, **plan.told(turn))
+    """Images, and the latents z [num, Z] behind them."""
+    z = latents.draw(plan.law, key, num)
+    return generator(z, train, *condition, **plan.told(turn)), z
 
-  def critic_objective(critic, key, real, fake, turn, condition, train):
+  def besides(generator, key, num, turn, condition, train):
+    """What the generator pays besides: losses [B] after losses [B], each with keys of its own."""
+    for index, pay in enumerate(plan.pays):
+      latent_key, pay_key = jax.random.split(jax.random.fold_in(key, index))
+      z = latents.draw(plan.law, latent_key, num)
+      yield pay(generator, pay_key, z, train, *condition, **plan.told(turn))
+
+  def create(generator, key, num, turn, condition, train):
+    """Makes all that the generator has."""
+    list(besides(generator, key, num, turn, condition, train))
+    return generate(generator, key, num, turn, condition, train)
+
+  def critic_objective(critic, key, real, made, turn, condition, train):
+    fake, z = made
     key, real, fake, *given = _pair(plan, key, turn, train, real, fake, condition)
-    losses, reports = plan.game.critic(critic, key, real, fake, train, *given, **plan.told(turn))
+    play = lambda critic: plan.game.critic(critic, key, real, fake, train, *given, **plan.told(turn))
+    losses, reports = pay_both(play, critic, fake, z, turn, given, train)
     return losses, {**reports, "generator_loss": plan.game.generator(reports["fake"])}
 
-  def move_critic(opponent, key, real, fake, turn, condition):
+  def pay_both(play, critic, fake, z, turn, given, train):
+    if plan.both is None:
+      return play(critic)
+    return plan.both(plan, play, critic, fake, z, train, *given, **plan.told(turn))
+
+  def move_critic(opponent, key, real, made, turn, condition):
     """One step of the critic, which may be differentiated in the fakes."""
-    situation = real, fake, turn, condition
+    situation = real, made, turn, condition
     opponent, metrics = descend(plan.critic, critic_objective, plan.critic_optimizer, opponent, key, *situation)
     return opponent._replace(params=plan.game.project(opponent.params)), metrics
 
   def generator_objective(generator, key, opponent, real, turn, condition, train):
     latent_key, critic_key = jax.random.split(key)
-    fake = generate(generator, latent_key, len(real), turn, condition, train)
+    made = generate(generator, latent_key, len(real), turn, condition, train)
     for ahead_key in jax.random.split(jax.random.fold_in(key, 2), plan.unroll):
-      opponent, _ = move_critic(opponent, ahead_key, real, fake, turn, condition)
+      opponent, _ = move_critic(opponent, ahead_key, real, made, turn, condition)
 
-    def judge(critic, key, real, fake, train):
+    def judge(critic, key, real, made, train):
+      fake, z = made
       _, real, fake, *given = _pair(plan, key, turn, train, real, fake, condition)
-      return plan.game.generator_losses(critic, real, fake, train, *given, **plan.told(turn))
+      play = lambda critic: (plan.game.generator_losses(critic, real, fake, train, *given, **plan.told(turn)), {})
+      return pay_both(play, critic, fake, z, turn, given, train)[0]
 
-    losses, _ = run(plan.critic, judge, opponent.variables, critic_key, real, fake, train=train)
+    losses, _ = run(plan.critic, judge, opponent.variables, critic_key, real, made, train=train)
+    for more in besides(generator, jax.random.fold_in(key, 3), len(real), turn, condition, train):
+      losses += more
     return losses, {}
 
   return GenerativeModel(init, step, sample, evaluate)

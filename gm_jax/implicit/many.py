@@ -3,6 +3,7 @@
     model = many(gan.gan(...), 10)
     state = model.init(key, batch)                 # every leaf has a leading axis of 10
     one = pick(state, 3)                           # the state of seed 3, for the single model
+    model = as_one(gan.gan(...), 10)               # the same, as one model that the training loop and the commands can run
 
 Model i of `many` is the single model given `fold_in(key, i)` wherever `many` is given `key`: what ten runs would compute, and
 the same whatever N is.  Results of a game differ by seed more than by most choices; so report the mean and the deviation.
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gm_jax.core import GenerativeModel, Metrics
+from gm_jax.errors import UserError
 from gm_jax.implicit.gan import State
 
 
@@ -57,6 +59,40 @@ def many(
     return over(model.evaluate, 0, batch_axis)(seeds(key), state, batch)
 
   return GenerativeModel(init, step, sample, evaluate)
+
+
+def as_one(model: GenerativeModel, num: int) -> GenerativeModel:
+  """`num` models behind the interface of one: what a training loop feeds, and what commands draw from and score.
+
+  Each model learns from data of its own: of a batch [num * B, ...], model i has the rows i, i + num, ..., so that a batch that
+  is cut over devices is dealt out as a whole one is.  `sample` draws from the first model alone: samples of all, mixed, would
+  have the modes that each of them has lost.  `evaluate` averages what the models say of the same examples, {name: [B]}.
+  """
+  apart, together = many(model, num, batch_axis=0), many(model, num)
+
+  def deal(batch):
+    return {name: _dealt(rows, num) for name, rows in batch.items()}
+
+  def init(key, batch):
+    return apart.init(key, deal(batch))
+
+  def step(key, state, batch):
+    return apart.step(key, state, deal(batch))
+
+  def sample(key, state, num_images, condition=None):
+    return model.sample(jax.random.fold_in(key, 0), pick(state, 0), num_images, condition)
+
+  def evaluate(key, state, batch):
+    return {name: values.mean(0) for name, values in together.evaluate(key, state, batch).items()}
+
+  return GenerativeModel(init, step, sample, evaluate)
+
+
+def _dealt(rows, num: int):
+  """[num * B, ...] -> [num, B, ...]."""
+  if len(rows) % num:
+    raise UserError(f"a batch of {len(rows)} cannot be dealt out to {num} models; take a multiple of {num}")
+  return jnp.swapaxes(jnp.asarray(rows).reshape(len(rows) // num, num, *rows.shape[1:]), 0, 1)
 
 
 def pick(state, index: int):

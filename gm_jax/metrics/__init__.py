@@ -1,6 +1,7 @@
 """How good are the samples?  And what are codes worth?  Measures that look at images or codes alone, whatever family made them.
 
   classifier       a classifier of real images, frozen: which classes the samples show, and how sure it is
+  clustering       do clusters agree with labels: purity
   disentanglement  does each latent stand for one thing, where the factors of the data are known: MIG, DCI
   frechet          how far apart two sets of features are, as Gaussians; streamed, at any rank
   inception        the network behind FID, KID and IS, for whoever has its weights; resizing and safetensors serve it

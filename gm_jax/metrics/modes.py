@@ -11,6 +11,7 @@ between 0 and log K: a mode without samples adds nothing to it but what the othe
 have about (K - 1) / 2N nats.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +62,23 @@ def of_labels(labels, num_modes: int, *, least: int = 1) -> Modes:
   if labels.min() < 0 or labels.max() >= num_modes:
     raise UserError(f"labels from {labels.min()} to {labels.max()}; there are modes 0 to {num_modes - 1}")
   return _summary(np.bincount(labels, minlength=num_modes), len(labels), least)
+
+
+def over_runs(found: Sequence[Modes]) -> dict[str, np.ndarray]:
+  """What each of several runs (the seeds of one GAN) shows: {name: float64 [N]}.
+
+  "modes", "high_quality" and "reverse_kl" are theirs; where no sample is near any mode the divergence is counted as log K, that
+  of samples of a single one.  "collapsed" is 1 for a run whose samples lack a mode, and 0 for one that covers all: its mean,
+  the share of runs that do not cover all modes, is the collapse rate.
+  """
+  num_modes = [len(modes.counts) for modes in found]
+  columns = {
+    "modes": [modes.covered for modes in found],
+    "high_quality": [modes.high_quality for modes in found],
+    "reverse_kl": [min(modes.reverse_kl, np.log(total)) for modes, total in zip(found, num_modes)],
+    "collapsed": [modes.covered < total for modes, total in zip(found, num_modes)],
+  }
+  return {name: np.array(values, np.float64) for name, values in columns.items()}
 
 
 def joint_labels(labels, num_classes: int) -> np.ndarray:

@@ -19,7 +19,7 @@ Who lives here, in the order in which it is best read:
   diffusion           the model
   grids, solvers      the ways from noise to an image: DDIM, ancestral, Heun; multistep and langevin have more
   guidance            steering a denoiser: labels, classifiers, worse models, thresholds
-  likelihood          the variational bound, and log p(x) by the flow
+  likelihood          the variational bound, whose last term decoders have; flow_likelihood: log p(x) by the flow
   conditional         given a smaller, a grey or any other corrupted image
   reflow              straighter ways from noise to image
   distillation        students that need few steps: progressive, consistency (neighbours says which levels meet)

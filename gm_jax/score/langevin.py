@@ -8,8 +8,9 @@ of the image: on lengths of vectors, or on a variance that the network gives.
   Nichol and Dhariwal 2021, "Improved denoising diffusion probabilistic models"; https://arxiv.org/abs/2102.09672
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,35 @@ def predictor_corrector(
     return weights[0, 0] * x + weights[0, 1] * denoise(x, log_snr) + noise[0] * z, None
 
   return jax.lax.scan(step, x, _rows(method.log_snr, method.weights, method.noise))[0]
+
+
+class PredictorCorrector(NamedTuple):
+  """`predictor_corrector` from nothing but noise, where a `diffusion.Sampler` is wanted.
+
+  Attributes:
+    grid, snr, corrector_steps, predictor: see there.
+    guidance: functions denoiser -> denoiser, the first applied first.
+  """
+
+  grid: np.ndarray
+  guidance: Sequence[Callable] = ()
+  snr: float = 0.16
+  corrector_steps: int = 1
+  predictor: Callable = ANCESTRAL
+
+  @property
+  def method(self) -> Method:
+    """The predictor's own."""
+    return self.predictor(self.grid)
+
+  def __call__(self, denoise: Callable, key, num: int, shape, label=None):
+    """x_0 [num, *shape], float32; row i by the key and i alone."""
+    start_key, steps_key = jax.random.split(key)
+    for transform in self.guidance:
+      denoise = transform(denoise)
+    told = lambda x, log_snr: denoise(x, log_snr, label)
+    how = dict(snr=self.snr, corrector_steps=self.corrector_steps, predictor=self.predictor)
+    return predictor_corrector(told, self.grid, random.normal(start_key, num, shape), steps_key, **how)
 
 
 def learned_ancestral(denoise: Callable, grid, x, key):

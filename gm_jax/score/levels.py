@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gm_jax import random
 from gm_jax.errors import UserError
@@ -27,8 +28,7 @@ class Levels(NamedTuple):
 def uniform(schedule: Schedule) -> Levels:
   """t uniform: on the schedule's T times if it is a table, else on (0, 1)."""
   if schedule.num_steps:
-    steps = schedule.num_steps
-    return Levels(lambda key, num: schedule.log_snr(random.randint(key, num, (), 1, steps + 1) / steps), _no_density)
+    return _one_of(_table(schedule), _anyone)
   return Levels(lambda key, num: schedule.log_snr(_open(random.uniform(key, num))), _density_of_time(schedule))
 
 
@@ -37,14 +37,9 @@ def evenly(schedule: Schedule) -> Levels:
 
   Theirs are u + i / B modulo 1; here they are steps of the golden ratio, for which nobody needs to know the batch size.
   """
-
-  def sample(key, num):
-    t = random.evenly(key, num)
-    if schedule.num_steps:
-      return schedule.log_snr((jnp.floor(t * schedule.num_steps) + 1) / schedule.num_steps)
-    return schedule.log_snr(_open(t))
-
-  return Levels(sample, uniform(schedule).density)
+  if schedule.num_steps:
+    return _one_of(_table(schedule), lambda key, num, count: (random.evenly(key, num) * count).astype(jnp.int32))
+  return Levels(lambda key, num: schedule.log_snr(_open(random.evenly(key, num))), _density_of_time(schedule))
 
 
 def lognormal(mean: float = -1.2, std: float = 1.2) -> Levels:
@@ -62,8 +57,22 @@ def logit_normal(mean: float = 0.0, std: float = 1.0, shift: float = 1.0) -> Lev
 
 def only(ratios) -> Levels:
   """One of some noise levels sigma / alpha, each alike (Song and Ermon 2019)."""
-  table = jnp.asarray(from_ratio(ratios), jnp.float32)
-  return Levels(lambda key, num: table[random.randint(key, num, (), 0, len(table))], _no_density)
+  return _one_of(from_ratio(ratios), _anyone)
+
+
+def _table(schedule: Schedule):
+  """Log SNR of its T times, looked up and not interpolated: where it falls steeply, the last digit of t would be many of it."""
+  return schedule.log_snr(np.arange(1, schedule.num_steps + 1) / schedule.num_steps)
+
+
+def _one_of(table, index: Callable) -> Levels:
+  """Entries of a table; `index`: (key, num, length of the table) -> int32 [num]."""
+  table = np.asarray(table, np.float32)
+  return Levels(lambda key, num: jnp.asarray(table)[index(key, num, len(table))], _no_density)
+
+
+def _anyone(key, num, count):
+  return random.randint(key, num, (), 0, count)
 
 
 def _open(t):

@@ -70,6 +70,34 @@ def test_generator_fills_its_range_and_uses_all_it_has(shape):
   assert_all_used(gradient)
 
 
+def normalised(x, layer, epsilon=1e-5):
+  """By the batch's own statistics."""
+  x = (x - x.mean((0, 1, 2))[None, None, None]) / jnp.sqrt(x.var((0, 1, 2)) + epsilon)[None, None, None]
+  return x * layer["scale"][None, None, None] + layer["bias"][None, None, None]
+
+
+def test_the_players_are_the_papers_layer_by_layer():
+  """Strides, what is normalised, and each non-linearity, by flax's own layers; 32 x 32 is halved three times."""
+  generator, critic, x = Generator((32, 32, 1), 4), Discriminator(4), images((32, 32, 1))
+  making, judging = noisy(lambda key, z: generator.init(key, z, True), Z), noisy(lambda key, x: critic.init(key, x, True), x)
+
+  made, layers = (Z @ making["params"]["Dense_0"]["kernel"]).reshape(4, 4, 4, 16), making["params"]
+  for level in range(3):
+    made = nn.relu(normalised(made, layers[f"BatchNorm_{level}"]))
+    up = nn.ConvTranspose(4 * 2 ** (1 - level) if level < 2 else 1, (4, 4), (2, 2), use_bias=level == 2)
+    made = up.apply({"params": layers[f"ConvTranspose_{level}"]}, made)
+  assert_equal(generator.apply(making, Z, True, mutable=["batch_stats"])[0], jnp.tanh(made), 1e-4)
+
+  seen, layers = x, judging["params"]
+  for level in range(3):
+    down = nn.Conv(4 * 2**level, (4, 4), (2, 2), use_bias=level == 0)
+    seen = down.apply({"params": layers[f"Conv_{level}"]}, seen)
+    seen = normalised(seen, layers[f"BatchNorm_{level - 1}"]) if level else seen
+    seen = jnp.where(seen > 0, seen, 0.2 * seen)
+  logits = (seen.reshape(4, -1) @ layers["Dense_0"]["kernel"])[:, 0] + layers["Dense_0"]["bias"]
+  assert_equal(critic.apply(judging, x, True, mutable=["batch_stats"])[0], logits, 1e-4)
+
+
 def test_dense_layers_are_the_papers_convolutions():
   """The first layer is a transposed convolution of a 1 x 1 image, the critic's last one a convolution of a whole one."""
   z = Z[:, None, None]

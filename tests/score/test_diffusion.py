@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from gm_jax import sampling
+from gm_jax import random, sampling
 from gm_jax.score import diffusion, grids, guidance, levels, noise, parameterizations, recipes, solvers
 
 STD = 0.5
@@ -141,3 +141,53 @@ def test_a_network_asked_for_the_noise_cannot_start_from_nothing_but_noise():
   sampler = diffusion.Sampler(solvers.DDIM()(grids.in_time(noise.straight(), 5)))
   with pytest.raises(ValueError, match="nothing is left of the image"):
     diffusion.diffusion(Exact(recipe.parameterization), optax.sgd(0.0), recipe, sampler, image_shape=(1, 1, 2))
+
+
+# Labels hidden in training.
+
+
+def test_labels_are_hidden_one_by_one_at_the_rate_that_was_asked_for():
+  label = jnp.arange(20_000) % 3
+  hide = lambda key: np.asarray(diffusion.hidden(jax.random.key(key), label, 0.1, 3))
+  found = hide(0)
+  gone = found == 3
+  np.testing.assert_array_equal(found[~gone], label[~gone])
+  assert abs(gone.mean() - 0.1) < 4 * np.sqrt(0.09 / 20_000)
+  blocks = gone.reshape(200, 100).sum(1)  # all of a batch alike would be 0 or 100
+  assert abs(blocks.var() / 9 - 1) < 4 * np.sqrt(2 / 200)
+  assert (hide(1) != found).any()
+  np.testing.assert_array_equal(diffusion.hidden(jax.random.key(0), label[:7], 0.1, 3), found[:7])
+  assert diffusion.hidden(jax.random.key(0), None, 0.5, 3) is None
+  np.testing.assert_array_equal(diffusion.hidden(jax.random.key(0), label, 0.5, 0), label)
+
+
+def test_what_is_hidden_has_nothing_to_do_with_the_noise():
+  seen = {}
+
+  class Network:
+    parameterization, num_classes = parameterizations.image(), 3
+
+    def output(self, x, log_snr, label, train):
+      seen.update(x=np.asarray(x), log_snr=np.asarray(log_snr), label=np.asarray(label))
+      return x
+
+  batch = {"image": np.zeros((4000, 1, 1, 1), np.uint8), "label": np.zeros(4000, np.int32)}
+
+  def run(share, train=True):
+    objective = diffusion.denoising(recipes.edm(), label_dropout=share)
+    objective(Network(), jax.random.key(5), batch, train)
+    return dict(seen)
+
+  shown, hidden = run(0.0), run(0.4)
+  for name in ("x", "log_snr"):
+    np.testing.assert_array_equal(shown[name], hidden[name])
+  assert (shown["label"] == 0).all()
+  assert (run(0.4, train=False)["label"] == 0).all()
+  gone = hidden["label"] == 3
+  assert abs(gone.mean() - 0.4) < 0.04
+  level, eps = hidden["log_snr"], hidden["x"].ravel()
+  eps = (eps + noise.alpha(level)) / noise.sigma(level)
+  for value in (eps, level):
+    assert abs(np.corrcoef(gone, value)[0, 1]) < 4 / np.sqrt(4000)
+  # Nor with the draws of the same key elsewhere.
+  assert abs(np.corrcoef(eps, np.asarray(random.normal(jax.random.key(5), 4000)))[0, 1]) < 4 / np.sqrt(4000)

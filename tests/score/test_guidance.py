@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gm_jax import random
 from gm_jax.networks.unet import UNet
-from gm_jax.score import diffusion, grids, guidance, noise, parameterizations, recipes, solvers
+from gm_jax.score import diffusion, grids, guidance, noise, parameterizations, solvers
 from tests.networks.tools import noisy
 
 CLASSES, DIMS = 3, 4
@@ -265,53 +264,3 @@ def test_any_order_will_do():
     assert np.abs(x_0).max() <= 0.5
     found.add(np.asarray(x_0).round(4).tobytes())
   assert len(found) > 1
-
-
-# Labels hidden in training.
-
-
-def test_labels_are_hidden_one_by_one_at_the_rate_that_was_asked_for():
-  label = jnp.arange(20_000) % CLASSES
-  hide = lambda key: np.asarray(diffusion.hidden(jax.random.key(key), label, 0.1, CLASSES))
-  found = hide(0)
-  gone = found == CLASSES
-  np.testing.assert_array_equal(found[~gone], label[~gone])
-  assert abs(gone.mean() - 0.1) < 4 * np.sqrt(0.09 / 20_000)
-  blocks = gone.reshape(200, 100).sum(1)  # all of a batch alike would be 0 or 100
-  assert abs(blocks.var() / 9 - 1) < 4 * np.sqrt(2 / 200)
-  assert (hide(1) != found).any()
-  np.testing.assert_array_equal(diffusion.hidden(jax.random.key(0), label[:7], 0.1, CLASSES), found[:7])
-  assert diffusion.hidden(jax.random.key(0), None, 0.5, CLASSES) is None
-  np.testing.assert_array_equal(diffusion.hidden(jax.random.key(0), label, 0.5, 0), label)
-
-
-def test_what_is_hidden_has_nothing_to_do_with_the_noise():
-  seen = {}
-
-  class Network:
-    parameterization, num_classes = parameterizations.image(), CLASSES
-
-    def output(self, x, log_snr, label, train):
-      seen.update(x=np.asarray(x), log_snr=np.asarray(log_snr), label=np.asarray(label))
-      return x
-
-  batch = {"image": np.zeros((4000, 1, 1, 1), np.uint8), "label": np.zeros(4000, np.int32)}
-
-  def run(share, train=True):
-    objective = diffusion.denoising(recipes.edm(), label_dropout=share)
-    objective(Network(), jax.random.key(5), batch, train)
-    return dict(seen)
-
-  shown, hidden = run(0.0), run(0.4)
-  for name in ("x", "log_snr"):
-    np.testing.assert_array_equal(shown[name], hidden[name])
-  assert (shown["label"] == 0).all()
-  assert (run(0.4, train=False)["label"] == 0).all()
-  gone = hidden["label"] == CLASSES
-  assert abs(gone.mean() - 0.4) < 0.04
-  level, eps = hidden["log_snr"], hidden["x"].ravel()
-  eps = (eps + noise.alpha(level)) / noise.sigma(level)
-  for value in (eps, level):
-    assert abs(np.corrcoef(gone, value)[0, 1]) < 4 / np.sqrt(4000)
-  # Nor with the draws of the same key elsewhere.
-  assert abs(np.corrcoef(eps, np.asarray(random.normal(jax.random.key(5), 4000)))[0, 1]) < 4 / np.sqrt(4000)

@@ -7,8 +7,14 @@ import pytest
 
 from gm_jax import random, rows
 from gm_jax.errors import UserError
-from gm_jax.score import grids, noise, solvers
-from gm_jax.score.langevin import AnnealedLangevin, EulerMaruyama, learned_ancestral, predictor_corrector
+from gm_jax.score import grids, guidance, noise, solvers
+from gm_jax.score.langevin import (
+  AnnealedLangevin,
+  EulerMaruyama,
+  PredictorCorrector,
+  learned_ancestral,
+  predictor_corrector,
+)
 from gm_jax.score.multistep import DPMpp
 from gm_jax.score.noise import alpha, ratio, sigma
 from gm_jax.score.solvers import DDIM, Ancestral
@@ -130,6 +136,24 @@ def test_corrector_makes_up_for_few_steps():
     for n in (0, 20)
   ]
   assert abs(variances[1] - 1) < abs(variances[0] - 1) / 2
+
+
+def test_as_a_sampler_it_starts_from_noise_under_guidance():
+  """Normal where the grid starts, each pixel; then the walk of the guided denoiser, which is told the labels."""
+  grid, key, label = np.append(GRID, np.inf), jax.random.key(6), jnp.arange(7) % 2
+  labelled = lambda x, log_snr, label: MIXTURE(x, log_snr) + noise.like(label.astype(x.dtype), x)
+  sampler = PredictorCorrector(grid, (guidance.clipped(-0.5, 0.9),), snr=0.2, corrector_steps=2)
+  found = jax.jit(lambda: sampler(labelled, key, 7, (3,), label))()
+  start_key, steps_key = jax.random.split(key)
+  cut = lambda x, log_snr: jnp.clip(labelled(x, log_snr, label), -0.5, 0.9)
+  walk = lambda start: predictor_corrector(cut, grid, start, steps_key, snr=0.2, corrector_steps=2)
+  np.testing.assert_allclose(found, jax.jit(walk)(random.normal(start_key, 7, (3,))), atol=1e-5)
+  np.testing.assert_array_equal(sampler.method.log_snr, GRID)
+  seen = []
+  sampler = PredictorCorrector(GRID[:2], (lambda denoise: lambda x, *_: seen.append(np.asarray(x)) or x,), corrector_steps=0)
+  with jax.disable_jit():
+    sampler(None, key, 5000, (2,))
+  assert abs(seen[0].var() - 1) < 4 * np.sqrt(2 / seen[0].size)
 
 
 def test_solvers_with_memory_are_refused_as_predictors():

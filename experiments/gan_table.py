@@ -1,0 +1,174 @@
+"""Games and remedies for collapse in one table: the modes that ten seeds of each find, and how many seeds collapse.
+
+    python -m experiments.gan_table [--law grid] [--rows non_saturating hinge+packing_2] [--steps N] [--runs runs/gan_table]
+
+Trains RUNS/LAW/ROW by `gan_modes`, one by one; what is done is skipped and what was stopped goes on, so the same command
+finishes a table that was begun.  A row is named after its game and its remedies, and any that `gan_modes` knows may be asked
+for.  RUNS/LAW/table.json holds what is printed, over seeds: mean and deviation of modes, of the share of samples near one and
+of the reverse divergence in nats, the share of seeds that do not cover all modes, and the seconds of training.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import statistics
+import sys
+import time
+
+from experiments import base, gan_modes
+from gm_jax import checkpoint, runs
+from gm_jax.cli import tables
+from gm_jax.cli.options import alternatives
+from gm_jax.errors import NonFiniteError, Stopped, UserError
+
+# What a game is played with, besides the defaults; the fewer steps a generator makes, the shorter is its average.
+RECIPES = {"wgan": {"n_critic": 5, "decay": 0.995}, "wgan_gp": {"n_critic": 2, "decay": 0.998}}
+
+PLAIN = tuple(gan_modes.GAMES)
+REMEDIED = tuple(f"non_saturating+{remedy}" for remedy in gan_modes.REMEDIES)
+TOGETHER = (
+  "non_saturating+instance_noise+r1",
+  "non_saturating+instance_noise+richer_latents",
+  "non_saturating+instance_noise+richer_latents+r1",
+  "non_saturating+packing_2+instance_noise+richer_latents+r1",
+  "hinge+instance_noise+richer_latents+r1",
+  "least_squares+instance_noise+richer_latents+r1",
+)
+ROWS = PLAIN + REMEDIED + TOGETHER
+DATA = "the law itself"
+
+
+def config_of(row: str, **options) -> gan_modes.Config:
+  """The configuration of a row, GAME+REMEDY+...; UserError where one of them is unknown."""
+  game, *chosen = row.split("+")
+  for kind, name, known in [("game", game, gan_modes.GAMES), *(("remedy", name, gan_modes.REMEDIES) for name in chosen)]:
+    if name not in known:
+      raise UserError(f"unknown {kind} {name!r} in row {row!r}; {alternatives(name, known)}")
+  return gan_modes.Config(game=game, remedies=tuple(chosen), **RECIPES.get(game, {}), **options)
+
+
+def fill(rows, place: pathlib.Path, **options) -> dict:
+  """The record of all rows so far, those asked for among them, trained if they have not been: {"protocol", "rows"}.
+
+  Args:
+    rows: their names.
+    place: the directory of the law's runs; place/table.json is written after every row.
+    options: of all rows, fields of `gan_modes.Config`.
+
+  Raises:
+    UserError: an unknown row, or a table that was begun with other options.
+  """
+  wanted = {row: config_of(row, **options) for row in rows}
+  common, file = gan_modes.Config(**options), place / "table.json"
+  record = {"protocol": protocol(common), "rows": {DATA: scored(gan_modes.of_data(common))}}
+  if file.exists():
+    before = json.loads(file.read_text())
+    if before["protocol"] != record["protocol"]:
+      raise UserError(f"{file} was begun with other options than these; name another place with --runs")
+    record = before
+  for row, config in wanted.items():
+    if record["rows"].get(row, {}).get("config") != _learnt(config):
+      record["rows"][row] = finish(config, place / row)
+      runs.write_atomically(file, (json.dumps(record, indent=2) + "\n").encode())
+  return record
+
+
+def finish(config: gan_modes.Config, directory: pathlib.Path) -> dict:
+  """A row, trained to its end; "seconds" are those of training, compiling included, if it was not stopped on the way."""
+  import jax
+
+  from gm_jax import parallel
+  from gm_jax.cli import opened, training
+
+  begun = checkpoint.steps(runs.checkpoints(directory))
+  start = time.perf_counter()
+  try:
+    training.train_experiment("gan_modes", gan_modes, config, directory)
+  except NonFiniteError as error:
+    print(f"{directory}: {error}", file=sys.stderr)
+    return {"config": _learnt(config), "failed": str(error)}
+  seconds = None if begun else time.perf_counter() - start
+  _, state = opened.restore(opened.open_run(directory), gan_modes.model(config), parallel.single())
+  row = {"config": _learnt(config), "seconds": seconds, **scored(gan_modes.over_models(config, state, config.seed))}
+  jax.clear_caches()  # the next row is another program
+  return row
+
+
+def scored(over_models: dict) -> dict:
+  """Of values [N], one for each seed: {name: [mean, deviation]}, the collapse rate, and the values themselves."""
+  values = {name: [float(value) for value in column] for name, column in over_models.items()}
+  collapsed = values.pop("collapsed")
+  pair = lambda column: [statistics.fmean(column), statistics.stdev(column) if len(column) > 1 else 0.0]
+  return {
+    **{name: pair(column) for name, column in values.items()},
+    "collapse_rate": statistics.fmean(collapsed),
+    "seeds": values,
+  }
+
+
+def reaches(row: dict, num_modes: int) -> bool:
+  """All modes, to 0.2 of one in mean and deviation, 95 % of high quality and at most 0.04 nats."""
+  if "failed" in row:
+    return False
+  mean, deviation = row["modes"]
+  found = num_modes - mean <= 0.2 and deviation <= 0.2
+  return found and row["high_quality"][0] >= 0.95 and row["reverse_kl"][0] <= 0.04
+
+
+def table(record: dict, rows) -> str:
+  """A line for each row; * marks those that reach the bar."""
+  num_modes = record["protocol"]["modes"]
+  head = ["row", f"modes of {num_modes}", "high quality", "reverse KL", "collapsed", "seconds", ""]
+  lines = []
+  for name in (DATA, *rows):
+    row = record["rows"][name]
+    if "failed" in row:
+      lines.append([name, "not finite", "", "", "", "", ""])
+      continue
+    seconds = row.get("seconds")
+    lines.append([
+      name,
+      "{:.1f} +- {:.1f}".format(*row["modes"]),
+      "{:.1%} +- {:.1%}".format(*row["high_quality"]),
+      "{:.3f} +- {:.3f}".format(*row["reverse_kl"]),
+      f"{row['collapse_rate']:.0%}",
+      "" if seconds is None else f"{seconds:.0f}",
+      "*" if reaches(row, num_modes) else "",
+    ])
+  return tables.grid(head, lines, texts=1)
+
+
+def protocol(config: gan_modes.Config) -> dict:
+  """What all rows have in common: number of modes, how they are counted, and the options of training."""
+  common = {name: value for name, value in _learnt(config).items() if name not in ("game", "remedies", "n_critic", "decay")}
+  return {"modes": len(gan_modes.LAWS[config.law].centres), **gan_modes.protocol(config), "config": common}
+
+
+def _learnt(config: gan_modes.Config) -> dict:
+  """The fields that decide what is learnt and measured, as JSON has them."""
+  fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in base.FREE}
+  return json.loads(json.dumps(fields))
+
+
+def main(arguments=None) -> int:
+  parser = argparse.ArgumentParser(prog="python -m experiments.gan_table", description=__doc__.splitlines()[0])
+  parser.add_argument("--law", default="grid", choices=tuple(gan_modes.LAWS))
+  parser.add_argument("--rows", nargs="+", default=ROWS, metavar="GAME+REMEDY", help="(default: all)")
+  parser.add_argument("--steps", type=int, default=gan_modes.Config.steps)
+  parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/gan_table"))
+  options = parser.parse_args(arguments)
+  try:
+    record = fill(options.rows, options.runs / options.law, law=options.law, steps=options.steps)
+  except UserError as error:
+    print(f"{parser.prog}: {error}", file=sys.stderr)
+    return 2
+  except Stopped as stop:
+    print(f"{parser.prog}: {stop}", file=sys.stderr)
+    return 128 + stop.signal_number
+  print(table(record, options.rows))
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -23,7 +23,9 @@ RECIPE = recipes.ddpm(noise.cosine())
 
 @dataclasses.dataclass(frozen=True)
 class Config(denoisers.Diffusion):
-  """The fields of every diffusion run."""
+  solver: denoisers.Solver = "ancestral"  # of samples, as the paper draws them: noise makes up for earlier mistakes
+  sample_steps: int = 100  # of the solver
+  guidance: float = 3.0  # scale, for samples of a label: 1 is none
 
 
 def model(config: Config):

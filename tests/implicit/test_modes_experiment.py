@@ -155,7 +155,8 @@ def test_train_evaluate_sample_and_picture(tmp_path, monkeypatch, capsys):
   metrics = json.loads(capsys.readouterr().out)["metrics"]
   assert {"critic", *each} == set(metrics)
   for name, values in each.items():
-    assert metrics[name] == {"mean": values.mean(), "std": pytest.approx(values.std(ddof=1)), "unit": "1", "count": 2}, name
+    unit = "nats" if name == "reverse_kl" else "1"
+    assert metrics[name] == {"mean": values.mean(), "std": pytest.approx(values.std(ddof=1)), "unit": unit, "count": 2}, name
   assert main(["sample", "run", "--num", "7", "--out", "drawn.npy"]) == 0
   np.testing.assert_allclose(np.load("drawn.npy"), drawn[0, :7], rtol=1e-4, atol=1e-5)
 

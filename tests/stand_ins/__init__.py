@@ -27,7 +27,8 @@ def printed(capfd, *arguments) -> str:
 
 def environment(devices: int = 1) -> dict:
   root = str(HERE.parents[1])
-  return {**os.environ, "PYTHONPATH": root, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+  flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+  return {**os.environ, "PYTHONPATH": root, "XLA_FLAGS": flags}
 
 
 def gm_jax(*arguments, **options) -> subprocess.Popen:

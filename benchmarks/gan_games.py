@@ -20,10 +20,10 @@ MOST = 1.3  # last over best; above it a game has collapsed late
 
 
 def main() -> int:
-  options = compare_games.parser().parse_args()
   code = compare_games.main(sys.argv[1:])
   if code:
     return code
+  options = compare_games.read(sys.argv[1:])
   found = json.loads((pathlib.Path(options.runs) / compare_games.RECORD).read_text())
   print(record.write("gan_games", found))
   late = [name for name, row in found["rows"].items() if row["ratio"] > MOST]

@@ -7,7 +7,6 @@ the same command finishes a table that was begun.  RUNS/table.json holds what is
 run's best and last distance, and their ratio.  Above 1.3 a game collapses late.
 """
 
-import argparse
 import dataclasses
 import json
 import pathlib
@@ -16,10 +15,11 @@ import sys
 
 from experiments import base, distances, gan_mnist
 from gm_jax import checkpoint, runs
-from gm_jax.cli import opened, tables
-from gm_jax.cli.options import alternatives, check_range
-from gm_jax.errors import CheckpointError, NonFiniteError, Stopped, UserError
+from gm_jax.cli import answered, opened, tables
+from gm_jax.cli.options import Parser, alternatives, check_range
+from gm_jax.errors import UserError
 
+PROGRAM = "python -m experiments.compare_games"
 GAMES = tuple(gan_mnist.RECIPES)
 RECORD = "table.json"
 REFERENCE = "the MNIST test split, in the last hidden layer of the classifier of experiments/judge.py"
@@ -97,32 +97,24 @@ def _mean_and_deviation(values: list[float]) -> list[float]:
   return [statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0]
 
 
-def parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(prog="python -m experiments.compare_games", description=__doc__.splitlines()[0])
+def main(arguments=None) -> int:
+  return answered(PROGRAM, lambda: show(read(arguments)))
+
+
+def read(arguments):
+  parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0])
   parser.add_argument("--data-dir", default=None)
   parser.add_argument("--games", nargs="+", default=GAMES, metavar="GAME")
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/compare_games"))
-  return parser
+  return parser.parse_args(arguments)
 
 
-def main(arguments=None) -> int:
-  options = parser().parse_args(arguments)
-  complain = lambda error: print(f"{parser().prog}: {error}", file=sys.stderr)
-  try:
-    record = compare(gan_mnist.Config(data_dir=options.data_dir), options.games, options.seeds, options.runs)
-    runs.write_atomically(options.runs / RECORD, (json.dumps(record, indent=2) + "\n").encode())
-  except UserError as error:
-    complain(error)
-    return 2
-  except (CheckpointError, NonFiniteError) as error:
-    complain(error)
-    return 1
-  except Stopped as stop:
-    complain(stop)
-    return 128 + stop.signal_number
+def show(options) -> None:
+  """Fill the table, keep it and print it."""
+  record = compare(gan_mnist.Config(data_dir=options.data_dir), options.games, options.seeds, options.runs)
+  runs.write_atomically(options.runs / RECORD, (json.dumps(record, indent=2) + "\n").encode())
   print(table(record))
-  return 0
 
 
 if __name__ == "__main__":

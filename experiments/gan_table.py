@@ -8,7 +8,6 @@ for.  RUNS/LAW/table.json holds what is printed, over seeds: mean and deviation 
 of the reverse divergence in nats, the share of seeds that do not cover all modes, and the seconds of training.
 """
 
-import argparse
 import dataclasses
 import json
 import pathlib
@@ -18,9 +17,11 @@ import time
 
 from experiments import base, gan_modes
 from gm_jax import checkpoint, runs
-from gm_jax.cli import tables
-from gm_jax.cli.options import alternatives
-from gm_jax.errors import NonFiniteError, Stopped, UserError
+from gm_jax.cli import answered, tables
+from gm_jax.cli.options import Parser, alternatives
+from gm_jax.errors import NonFiniteError, UserError
+
+PROGRAM = "python -m experiments.gan_table"
 
 # What a game is played with, besides the defaults; the fewer steps a generator makes, the shorter is its average.
 RECIPES = {"wgan": {"n_critic": 5, "decay": 0.995}, "wgan_gp": {"n_critic": 2, "decay": 0.998}}
@@ -127,15 +128,17 @@ def table(record: dict, rows) -> str:
       lines.append([name, "not finite", "", "", "", "", ""])
       continue
     seconds = row.get("seconds")
-    lines.append([
-      name,
-      "{:.1f} +- {:.1f}".format(*row["modes"]),
-      "{:.1%} +- {:.1%}".format(*row["high_quality"]),
-      "{:.3f} +- {:.3f}".format(*row["reverse_kl"]),
-      f"{row['collapse_rate']:.0%}",
-      "" if seconds is None else f"{seconds:.0f}",
-      "*" if reaches(row, num_modes) else "",
-    ])
+    lines.append(
+      [
+        name,
+        "{:.1f} +- {:.1f}".format(*row["modes"]),
+        "{:.1%} +- {:.1%}".format(*row["high_quality"]),
+        "{:.3f} +- {:.3f}".format(*row["reverse_kl"]),
+        f"{row['collapse_rate']:.0%}",
+        "" if seconds is None else f"{seconds:.0f}",
+        "*" if reaches(row, num_modes) else "",
+      ]
+    )
   return tables.grid(head, lines, texts=1)
 
 
@@ -152,22 +155,22 @@ def _learnt(config: gan_modes.Config) -> dict:
 
 
 def main(arguments=None) -> int:
-  parser = argparse.ArgumentParser(prog="python -m experiments.gan_table", description=__doc__.splitlines()[0])
+  return answered(PROGRAM, lambda: show(read(arguments)))
+
+
+def read(arguments):
+  parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0])
   parser.add_argument("--law", default="grid", choices=tuple(gan_modes.LAWS))
   parser.add_argument("--rows", nargs="+", default=ROWS, metavar="GAME+REMEDY", help="(default: all)")
   parser.add_argument("--steps", type=int, default=gan_modes.Config.steps)
   parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/gan_table"))
-  options = parser.parse_args(arguments)
-  try:
-    record = fill(options.rows, options.runs / options.law, law=options.law, steps=options.steps)
-  except UserError as error:
-    print(f"{parser.prog}: {error}", file=sys.stderr)
-    return 2
-  except Stopped as stop:
-    print(f"{parser.prog}: {stop}", file=sys.stderr)
-    return 128 + stop.signal_number
+  return parser.parse_args(arguments)
+
+
+def show(options) -> None:
+  """Fill the table and print it."""
+  record = fill(options.rows, options.runs / options.law, law=options.law, steps=options.steps)
   print(table(record, options.rows))
-  return 0
 
 
 if __name__ == "__main__":

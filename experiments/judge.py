@@ -11,7 +11,6 @@ density and coverage; "training_images" is what as many real images get, and a p
 and kept in a run directory of its own.
 """
 
-import argparse
 import json
 import pathlib
 import sys
@@ -19,10 +18,11 @@ import sys
 import numpy as np
 
 from gm_jax import data, runs
-from gm_jax.cli import opened
-from gm_jax.cli.options import parse
-from gm_jax.errors import Stopped, UserError
+from gm_jax.cli import answered, opened
+from gm_jax.cli.options import Parser, parse
+from gm_jax.errors import UserError
 
+PROGRAM = "python -m experiments.judge"
 SEED, STEPS, BATCH = 0, 2000, 128  # of the judge
 
 
@@ -63,23 +63,18 @@ def draw(path: pathlib.Path, num: int, seed: int, label=None, options: list[str]
 
 
 def main(arguments=None) -> int:
-  parser = argparse.ArgumentParser(prog="python -m experiments.judge", description=__doc__.splitlines()[0])
+  return answered(PROGRAM, lambda: print(json.dumps(report(*read(arguments)))))
+
+
+def read(arguments) -> tuple:
+  parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0])
   parser.add_argument("run", type=pathlib.Path)
   parser.add_argument("--data-dir", default=None)
   parser.add_argument("--num", type=int, default=1000)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--labels", action="store_true")
   parser.add_argument("--judge", type=pathlib.Path, default=pathlib.Path("runs/judge"))
-  options, rest = parser.parse_known_args(arguments)
-  try:
-    print(json.dumps(report(options, rest)))
-  except UserError as error:
-    print(f"{parser.prog}: {error}", file=sys.stderr)
-    return 2
-  except Stopped as stop:
-    print(f"{parser.prog}: {stop}", file=sys.stderr)
-    return 128 + stop.signal_number
-  return 0
+  return parser.parse_known_args(arguments)
 
 
 def report(options, rest: list[str]) -> dict:

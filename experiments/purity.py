@@ -8,7 +8,6 @@ share, how many digits have a category, and the judge's accuracy on the real tes
 is 10: a generator of one digit alone is as pure as can be.  The judge is that of experiments/judge.py, trained once and kept.
 """
 
-import argparse
 import json
 import pathlib
 import sys
@@ -17,27 +16,25 @@ import numpy as np
 
 from experiments.judge import train_classifier
 from gm_jax import data
-from gm_jax.cli import opened
-from gm_jax.errors import Stopped, UserError
+from gm_jax.cli import answered, opened
+from gm_jax.cli.options import Parser
+from gm_jax.errors import UserError
+
+PROGRAM = "python -m experiments.purity"
 
 
 def main(arguments=None) -> int:
-  parser = argparse.ArgumentParser(prog="python -m experiments.purity", description=__doc__.splitlines()[0])
+  return answered(PROGRAM, lambda: print(json.dumps(report(read(arguments)))))
+
+
+def read(arguments):
+  parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0])
   parser.add_argument("run", type=pathlib.Path)
   parser.add_argument("--data-dir", default=None)
   parser.add_argument("--num", type=int, default=2000)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--judge", type=pathlib.Path, default=pathlib.Path("runs/judge"))
-  options = parser.parse_args(arguments)
-  try:
-    print(json.dumps(report(options)))
-  except UserError as error:
-    print(f"{parser.prog}: {error}", file=sys.stderr)
-    return 2
-  except Stopped as stop:
-    print(f"{parser.prog}: {stop}", file=sys.stderr)
-    return 128 + stop.signal_number
-  return 0
+  return parser.parse_args(arguments)
 
 
 def report(options) -> dict:

@@ -35,6 +35,15 @@ def shared_data() -> pathlib.Path:
   return SHARED_DATA
 
 
+@pytest.fixture
+def place(trained, tmp_path, monkeypatch) -> pathlib.Path:
+  """A directory of the test's own, the current one, in which the runs that the module has `trained` are found by name."""
+  for run in trained.iterdir():
+    (tmp_path / run.name).symlink_to(run)
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
 # A process may have 65,530 memory maps on Linux, and every compiled program holds several: past that it dies of a segmentation
 # fault.  So programs are forgotten before there are too many; the next test that needs one reads it from the cache on disk.
 MOST_MAPS, LOOK_EVERY = 25_000, 20

@@ -22,14 +22,6 @@ def trained(tmp_path_factory):
   return place
 
 
-@pytest.fixture
-def place(trained, tmp_path, monkeypatch):
-  for run in trained.iterdir():
-    (tmp_path / run.name).symlink_to(run)
-  monkeypatch.chdir(tmp_path)
-  return tmp_path
-
-
 def digits():
   return data.static_binarization(data.digits("test")).arrays["image"]
 

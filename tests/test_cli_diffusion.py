@@ -21,14 +21,6 @@ def trained(tmp_path_factory):
   return place
 
 
-@pytest.fixture
-def place(trained, tmp_path, monkeypatch):
-  for run in trained.iterdir():
-    (tmp_path / run.name).symlink_to(run)
-  monkeypatch.chdir(tmp_path)
-  return tmp_path
-
-
 def test_likelihood_is_that_of_the_law(place, capfd):
   """The flow's density is the normal one's; the bound is above it by little, since the range of noise is wide."""
   command = "likelihood", "normal_points", "--num", "200", "--steps", "48", "--probes", "2", "--levels", "128"

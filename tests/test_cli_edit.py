@@ -29,14 +29,6 @@ def trained(tmp_path_factory):
   return place
 
 
-@pytest.fixture
-def place(trained, tmp_path, monkeypatch):
-  for run in trained.iterdir():
-    (tmp_path / run.name).symlink_to(run)
-  monkeypatch.chdir(tmp_path)
-  return tmp_path
-
-
 def edited(capfd, *options, run="diffused"):
   """(the array, the report)."""
   common = "--num", "3", "--each", "2", "--steps", "6", "--jump", "2", "--out", "edited.npy", "--json"

@@ -30,14 +30,6 @@ def trained(tmp_path_factory):
   return place
 
 
-@pytest.fixture
-def place(trained, tmp_path, monkeypatch):
-  for run in trained.iterdir():
-    (tmp_path / run.name).symlink_to(run)
-  monkeypatch.chdir(tmp_path)
-  return tmp_path
-
-
 def worked(capfd, task, *options, num=2):
   """(the array, the report)."""
   common = "--task", task, "--num", str(num), "--each", "3", "--steps", "60", "--out", "worked.npy", "--json"

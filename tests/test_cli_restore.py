@@ -22,14 +22,6 @@ def trained(tmp_path_factory):
   return place
 
 
-@pytest.fixture
-def place(trained, tmp_path, monkeypatch):
-  for run in trained.iterdir():
-    (tmp_path / run.name).symlink_to(run)
-  monkeypatch.chdir(tmp_path)
-  return tmp_path
-
-
 def test_the_report_the_table_and_the_picture(place, capfd):
   restore = lambda *options: json.loads(printed(capfd, "restore", "erased", "--num", "50", *options, "--json"))["runs"][0]
   report = restore()

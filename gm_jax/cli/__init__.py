@@ -7,6 +7,7 @@ Nothing heavy is imported before the arguments are known to make sense: `--help`
 import errno
 import os
 import sys
+from collections.abc import Callable
 
 from gm_jax.cli.parser import parser
 from gm_jax.errors import CheckpointError, NonFiniteError, Stopped, UserError
@@ -19,30 +20,39 @@ BAD_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
 
 def main(arguments: list[str] | None = None) -> int:
   """Run one command; the exit code."""
-  try:
+
+  def command():
     options, rest = parser().parse_known_args(arguments)
     return options.command(options, rest)
+
+  return answered("gm-jax", command)
+
+
+def answered(name: str, command: Callable[[], int | None]) -> int:
+  """The exit code of a command; what stops it is told in one line that begins with the `name` of the program."""
+  try:
+    return command() or DONE
   except SystemExit as done:  # after --help and --version
     return done.code or DONE
   except UserError as error:
-    return _complain(error, BAD_INPUT)
+    return _complain(name, error, BAD_INPUT)
   except BrokenPipeError:  # `gm-jax list | head`: the reader has had enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DONE
   except OSError as error:
     if error.errno not in BAD_PATH:
       raise
-    return _complain(f"cannot use {os.fspath(error.filename or '')!r}: {error.strerror}", BAD_INPUT)
+    return _complain(name, f"cannot use {os.fspath(error.filename or '')!r}: {error.strerror}", BAD_INPUT)
   except CheckpointError as error:
-    return _complain(error, BAD_INPUT if getattr(error.__cause__, "errno", None) in BAD_PATH else FAILED)
+    return _complain(name, error, BAD_INPUT if getattr(error.__cause__, "errno", None) in BAD_PATH else FAILED)
   except NonFiniteError as error:
-    return _complain(error, FAILED)
+    return _complain(name, error, FAILED)
   except Stopped as stop:
-    return _complain(stop, 128 + stop.signal_number)
+    return _complain(name, stop, 128 + stop.signal_number)
   except KeyboardInterrupt:
-    return _complain("interrupted", INTERRUPTED)
+    return _complain(name, "interrupted", INTERRUPTED)
 
 
-def _complain(message, code: int) -> int:
-  print(f"gm-jax: {' '.join(str(message).split())}", file=sys.stderr)
+def _complain(name: str, message, code: int) -> int:
+  print(f"{name}: {' '.join(str(message).split())}", file=sys.stderr)
   return code

@@ -39,6 +39,23 @@ def read(dataset, seed: int):
   return batch["image"]
 
 
+def place(options, default: pathlib.Path) -> pathlib.Path:
+  """Where the result goes, `--out` or else the default; UserError unless it is a file that `keep` and `write` can make."""
+  if not options.out:
+    return default
+  check_picture(options.out)
+  check_place(options.out)
+  return options.out
+
+
+def keep(out: pathlib.Path, array, picture) -> None:
+  """The result itself in a .npy file, else one picture of it, uint8 [H, W, C]."""
+  if out.suffix == ".npy":
+    write(out, array)
+  else:
+    write_picture(out, picture)
+
+
 def check_picture(out: pathlib.Path) -> None:
   """UserError unless `write` takes this name."""
   if out.suffix not in (".png", ".npy"):

@@ -76,10 +76,7 @@ def sample(options, rest) -> int:
   check_range("--num", options.num, 1, 2**31 - 1)
   check_range("--seed", options.seed, 0, 2**32 - 1)
   run = opened.open_run(options.run)
-  out = options.out or runs.samples(options.run) / f"seed-{options.seed}.png"
-  arrays.check_picture(out)
-  if options.out:
-    arrays.check_place(out)
+  out = arrays.place(options, runs.samples(options.run) / f"seed-{options.seed}.png")
   if options.label is not None:
     if not run.num_labels:
       raise UserError(f"--label {options.label}: the data of {options.run} have no labels")

@@ -17,10 +17,7 @@ def complete(options, rest) -> int:
   check_range("--each", options.each, 1, 1000)
   check_range("--seed", options.seed, 0, 2**32 - 1)
   run = opened.open_run(options.run)
-  out = options.out or runs.pictures(options.run) / "completions.png"
-  arrays.check_picture(out)
-  if options.out:
-    arrays.check_place(out)
+  out = arrays.place(options, runs.pictures(options.run) / "completions.png")
   if not any(hasattr(run.module, name) for name in ("completion", "conditionals")):
     can = "autoregressive models, networks learnt by counting, Chow-Liu trees and mixtures of Bernoullis"
     raise UserError(f"{run.path} cannot complete images: {run.name} gives no p(hole | rest), which {can} do")
@@ -57,10 +54,7 @@ def complete(options, rest) -> int:
       "config": dataclasses.asdict(run.config),
     },
   }
-  if out.suffix == ".npy":
-    arrays.write(out, drawn)
-  else:
-    arrays.write_picture(out, completion.sheet(pictures, known, drawn))
+  arrays.keep(out, drawn, completion.sheet(pictures, known, drawn))
   print(json.dumps(report, allow_nan=False) if options.json else _text(report, drawn.shape))
   return 0
 

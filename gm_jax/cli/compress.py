@@ -110,9 +110,7 @@ def _fingerprint(run: opened.Run, state) -> bytes:
 
 def _text(report: dict) -> str:
   head = f"{report['count']} images in {report['bytes']:,} bytes, {report['seconds']:.1f} s: {report['file']}"
-  rows = [
-    [name, f"{bits:.2f}", f"{report['bits_per_dim'][name]:.4f}"] for name, bits in report["bits_per_image"].items()
-  ]
+  rows = [[name, f"{bits:.2f}", f"{report['bits_per_dim'][name]:.4f}"] for name, bits in report["bits_per_image"].items()]
   grid = tables.grid(["", "bits per image", "bits per dim"], rows, texts=1)
   over = f"the file is {100 * report['overhead']:.2f}% longer than the likelihood promises"
   return "\n".join([head, "", grid, "", over, f"protocol: {tables.protocol(report['protocol'])}"])

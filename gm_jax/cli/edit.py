@@ -25,10 +25,7 @@ def edit(options, rest) -> int:
   run, editor = solvers.open_diffusion(options.run)
   if opened.batch_like(run)["image"].dtype != "uint8":
     raise UserError(f"{run.path} models points, not images: there is nothing to edit")
-  out = options.out or runs.pictures(options.run) / f"{options.task}.png"
-  arrays.check_picture(out)
-  if options.out:
-    arrays.check_place(out)
+  out = arrays.place(options, runs.pictures(options.run) / f"{options.task}.png")
   if options.label is not None and not editor.num_classes:
     raise UserError(f"--label {options.label}: {run.name} was not told any labels; leave it out")
   if options.label is not None:
@@ -69,10 +66,7 @@ def edit(options, rest) -> int:
       "config": dataclasses.asdict(run.config),
     },
   }
-  if out.suffix == ".npy":
-    arrays.write(out, result)
-  else:
-    arrays.write_picture(out, _sheet(lines))
+  arrays.keep(out, result, _sheet(lines))
   print(json.dumps(report, allow_nan=False) if options.json else f"{options.task}: {out}\n\n{tables.metrics(report)}")
   return 0
 

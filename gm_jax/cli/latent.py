@@ -24,10 +24,7 @@ def latent(options, rest) -> int:
     raise UserError(f"{run.path} has no latent space here: {run.name} has no `latents`; dcgan_mnist has")
   if opened.batch_like(run)["image"].dtype != "uint8":
     raise UserError(f"{run.path} models points, not images: there is nothing to show")
-  out = options.out or runs.pictures(options.run) / f"{options.task}.png"
-  arrays.check_picture(out)
-  if options.out:
-    arrays.check_place(out)
+  out = arrays.place(options, runs.pictures(options.run) / f"{options.task}.png")
   if "attribute" in TASKS[options.task] and options.attribute != "ink":
     _check_label(run, options.attribute)
 
@@ -51,10 +48,7 @@ def latent(options, rest) -> int:
       "config": dataclasses.asdict(run.config),
     },
   }
-  if out.suffix == ".npy":
-    arrays.write(out, result)
-  else:
-    arrays.write_picture(out, sheet)
+  arrays.keep(out, result, sheet)
   print(json.dumps(report, allow_nan=False) if options.json else _text(report))
   return 0
 

@@ -53,7 +53,7 @@ def parser() -> Parser:
   evaluate.add_argument("--split", default="test", help="(default: %(default)s)")
   evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="of whatever the measure draws (default: %(default)s)")
   evaluate.add_argument("--cpu-devices", type=int, metavar="N", help=SPLIT)
-  evaluate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(evaluate)
 
   picture = add("picture", "draw what the experiment shows besides samples: densities, directions, curves, where it has any")
   picture.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
@@ -63,7 +63,7 @@ def parser() -> Parser:
   parameters.add_argument("--width", type=int, default=28, metavar="W", help="(default: %(default)s)")
   parameters.add_argument("--channels", type=int, default=1, metavar="C", help="(default: %(default)s)")
   parameters.add_argument("--levels", type=int, default=2, metavar="L", help="of each pixel and channel (default: %(default)s)")
-  parameters.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(parameters)
 
   classify = add("classify", "classify by Bayes' rule with a conditional run: accuracy, log-loss, calibration, confusion")
   classify.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
@@ -71,7 +71,7 @@ def parser() -> Parser:
   priors = "every class alike, or as frequent as in training (default: %(default)s)"
   classify.add_argument("--prior", choices=("uniform", "counts"), default="uniform", help=priors)
   classify.add_argument("--seed", type=int, default=0, metavar="S", help="of whatever a density draws (default: %(default)s)")
-  classify.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(classify)
 
   outliers = add("outliers", "how well runs tell other kinds of image from their own data: a table of AUROCs by several scores")
   outliers.add_argument("run", type=pathlib.Path, metavar="RUN", nargs="+", help="directories of runs whose data are images")
@@ -82,23 +82,21 @@ def parser() -> Parser:
   outliers.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
   outliers.add_argument("--num", type=int, default=1000, metavar="N", help="images of each kind (default: %(default)s)")
   outliers.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: %(default)s)")
-  outliers.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(outliers)
 
   compress = add("compress", "put images into a file without loss, at the length that a run's likelihood promises")
   compress.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
   compress.add_argument("--out", type=pathlib.Path, metavar="F", required=True, help="the file to write, F.gmz")
-  compress.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
-  compress.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
+  _images(compress)
   compress.add_argument("--num", type=int, metavar="N", help="the first so many (default: all)")
   compress.add_argument("--batch-size", type=int, default=1000, metavar="B", help="images at a time (default: %(default)s)")
-  compress.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
-  compress.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(compress)
 
   decompress = add("decompress", "the images in a file that `gm-jax compress` wrote by the same run, every bit of them")
   decompress.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
   decompress.add_argument("file", type=pathlib.Path, metavar="F.gmz", help="the file")
   decompress.add_argument("--out", type=pathlib.Path, metavar="F", required=True, help="F.npy, an array, or F.png")
-  decompress.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(decompress)
 
   complete = add("complete", "fill the hidden part of images from what is known of them, and score the true hidden part")
   complete.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
@@ -106,23 +104,19 @@ def parser() -> Parser:
   complete.add_argument("--known", default="top", metavar="REGION", help=regions)
   complete.add_argument("--num", type=int, default=10, metavar="N", help="images (default: %(default)s)")
   complete.add_argument("--each", type=int, default=4, metavar="K", help="completions of each (default: %(default)s)")
-  complete.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
-  complete.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
-  complete.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  _images(complete)
   complete.add_argument("--seed", type=int, default=0, metavar="S", help="(default: %(default)s)")
   kinds = "F.png, or F.npy, [K, N, H, W, C] (default: RUN/pictures/completions.png)"
   complete.add_argument("--out", type=pathlib.Path, metavar="F", help=kinds)
-  complete.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(complete)
 
   restore = add("restore", "corrupt images and restore them, by a run's model and by simple methods: PSNR, SSIM and a picture")
   restore.add_argument("run", type=pathlib.Path, metavar="RUN", nargs="+", help="directories of runs that restore")
   restore.add_argument("--num", type=int, default=1000, metavar="N", help="images (default: %(default)s)")
-  restore.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
-  restore.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
-  restore.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  _images(restore)
   restore.add_argument("--seed", type=int, default=0, metavar="S", help="of the corruption (default: %(default)s)")
   restore.add_argument("--out", type=pathlib.Path, metavar="F.png", help="(default: RUN/pictures/restored.png)")
-  restore.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(restore)
 
   edit = add("edit", "mix, vary, fill or continue images, or turn them into noise, by the denoiser of a diffusion model")
   edit.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
@@ -141,13 +135,11 @@ def parser() -> Parser:
   edit.add_argument("--jump", type=int, default=10, metavar="J", help="steps that RePaint takes again (default: %(default)s)")
   edit.add_argument("--resamples", type=int, default=5, metavar="R", help="how often in all (default: %(default)s)")
   edit.add_argument("--label", type=int, metavar="L", help="the class, for models that are conditional")
-  edit.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
-  edit.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
-  edit.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  _images(edit)
   edit.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: %(default)s)")
   kinds = "F.png, or F.npy: [K, N, H, W, C]; of invert the noise, float [N, H, W, C] (default: RUN/pictures/TASK.png)"
   edit.add_argument("--out", type=pathlib.Path, metavar="F", help=kinds)
-  edit.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(edit)
 
   latent = add("latent", "walk through a generator's latent space: mix samples, find real images in it, change them")
   latent.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
@@ -163,20 +155,18 @@ def parser() -> Parser:
   latent.add_argument("--steps", type=int, default=500, metavar="S", help="of each projection (default: %(default)s)")
   latent.add_argument("--encoder", action="store_true", help="train an encoder, and start from its guess as well")
   latent.add_argument("--encoder-steps", type=int, default=1000, metavar="S", help="of its training (default: %(default)s)")
-  latent.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
-  latent.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
-  latent.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  _images(latent)
   latent.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: %(default)s)")
   kinds = "F.png, or F.npy: [N, K, H, W, C]; of project the latents, float [N, Z] (default: RUN/pictures/TASK.png)"
   latent.add_argument("--out", type=pathlib.Path, metavar="F", help=kinds)
-  latent.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(latent)
 
   probe = add("probe", "how well a linear classifier reads the labels off a run's features, beside the pixels themselves")
   probe.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
   numbers = "of training examples with labels, several numbers give several lines (default: 100 1000 10000)"
   probe.add_argument("--labels", type=int, nargs="+", default=[100, 1000, 10_000], metavar="N", help=numbers)
   probe.add_argument("--penalty", type=float, default=1e-3, metavar="P", help="on squared weights (default: %(default)s)")
-  probe.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(probe)
 
   solvers = add("solvers", "how far solvers are from converged samples, by numbers of evaluations: diffusion models")
   solvers.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
@@ -185,14 +175,12 @@ def parser() -> Parser:
   solvers.add_argument("--num", type=int, default=64, metavar="N", help="samples (default: %(default)s)")
   solvers.add_argument("--guided", action="store_true", help="with the run's guidance, towards each class in turn")
   solvers.add_argument("--seed", type=int, default=0, metavar="S", help="of the noise (default: %(default)s)")
-  solvers.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(solvers)
 
   likelihood = add("likelihood", "the variational bound and the flow's density of the same images: diffusion models")
   likelihood.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
   likelihood.add_argument("--num", type=int, default=500, metavar="N", help="images, the first (default: %(default)s)")
-  likelihood.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
-  likelihood.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
-  likelihood.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+  _images(likelihood)
   likelihood.add_argument("--levels", type=int, default=64, metavar="L", help="of noise for the bound (default: %(default)s)")
   steps = "of Runge and Kutta for the flow, even; half of them tell the error (default: %(default)s)"
   likelihood.add_argument("--steps", type=int, default=32, metavar="K", help=steps)
@@ -203,7 +191,7 @@ def parser() -> Parser:
   likelihood.add_argument("--labels", action="store_true", help="given each image's label")
   likelihood.add_argument("--batch-size", type=int, default=100, metavar="B", help="images at a time (default: %(default)s)")
   likelihood.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: %(default)s)")
-  likelihood.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+  _json(likelihood)
 
   verify = add("verify", "check every file of a run's checkpoints against its SHA-256")
   verify.add_argument("run", type=pathlib.Path, metavar="RUN", help=RUN)
@@ -211,6 +199,16 @@ def parser() -> Parser:
   doctor = add("doctor", "versions, devices, data, compile cache, free disk, and a verdict")
   doctor.add_argument("--data-dir", type=pathlib.Path, metavar="D", help="a TFDS data directory to look into")
   return root
+
+
+def _images(command: Parser):
+  command.add_argument("--split", default="test", help="of the run's data (default: %(default)s)")
+  command.add_argument("--images", type=pathlib.Path, metavar="F.npy", help="other images, uint8 [N, H, W, C]")
+  command.add_argument("--data-dir", metavar="D", help="where TFDS keeps its data sets (default: the run's own)")
+
+
+def _json(command: Parser):
+  command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
 def _later(name: str, command: Parser):

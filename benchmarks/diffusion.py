@@ -58,13 +58,13 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("run", nargs="+", type=pathlib.Path, metavar="RUN")
   parser.add_argument("--data-dir", metavar="D")
-  parser.add_argument("--num", type=int, default=1000, metavar="N", help="samples of each kind (default: %(default)s)")
-  parser.add_argument("--scored", type=int, default=500, metavar="N", help="test images (default: %(default)s)")
+  parser.add_argument("--num", type=int, default=500, metavar="N", help="samples of each kind (default: %(default)s)")
+  parser.add_argument("--scored", type=int, default=300, metavar="N", help="test images (default: %(default)s)")
   options = parser.parse_args()
   rows = {run.name: row(run, options) for run in options.run}
   print(record.write("diffusion", {"rows": rows}))
   for name, found in rows.items():
-    bound, flow = (found["scores"][key][0] for key in ("nll_bound", "nll"))
+    bound, flow = (found["scores"][f"{key}_bits_per_dim"][0] for key in ("nll_bound", "nll"))
     obeyed, coverage = found["guided"]["accuracy"], found["free"]["coverage"]
     print(f"{name}: bound {bound:.3f}, flow {flow:.3f} bits/dim; {obeyed:.1%} of digits as asked; coverage {coverage:.3f}")
   return int(any(found["guided"]["accuracy"] < 0.97 for found in rows.values()))

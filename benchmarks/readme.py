@@ -160,11 +160,11 @@ def restoration() -> str:
 def diffusion() -> str:
   """A table of recipes: bits/dim two ways, and what a classifier says of samples."""
   record = json.loads((ROOT / "benchmarks" / "results" / "diffusion.json").read_text())
-  titles = "run", "bound", "flow", "digits as asked, guided", "coverage, free", "precision, recall, free"
+  titles = "run", "bound, bits/dim", "flow, bits/dim", "digits as asked, guided", "coverage, free", "precision, recall, free"
   rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
   for row in record["rows"].values():
     experiment, free = row["protocol"]["experiment"], row["free"]
-    shown = lambda name, row=row: "{:.3f} +- {:.3f}".format(*row["scores"][name][:2])
+    shown = lambda name, row=row: "{:.3f} +- {:.3f}".format(*row["scores"][f"{name}_bits_per_dim"][:2])
     told = f"{row['guided']['accuracy']:.1%} | {free['coverage']:.3f} | {free['precision']:.3f}, {free['recall']:.3f}"
     rows.append(f"| [`{experiment}`](experiments/{experiment}.py) | {shown('nll_bound')} | {shown('nll')} | {told} |")
   real = next(iter(record["rows"].values()))["training_images"]

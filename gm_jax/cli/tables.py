@@ -17,8 +17,12 @@ def _score(score: dict) -> str:
 
 
 def over_models(metrics: dict) -> str:
-  """What several models have, on one line: means and standard deviations."""
-  return ", ".join(f"{name} {score['mean']:.4g} +- {score['std']:.2g}" for name, score in metrics.items())
+  """What several models have, on one line: means and standard deviations; of a single one, what it has."""
+  count = next(iter(metrics.values()))["count"]
+  if count == 1:
+    return ", ".join(f"{name} {score['mean']:.4g}" for name, score in metrics.items())
+  told = ", ".join(f"{name} {score['mean']:.4g} +- {score['std']:.2g}" for name, score in metrics.items())
+  return f"{count} models, mean +- standard deviation: {told}"
 
 
 def protocol(entries: dict) -> str:

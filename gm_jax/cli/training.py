@@ -55,8 +55,7 @@ def train_experiment(name: str, module: ModuleType, config: base.Run, directory:
   _show(module, config, state, directory)
   say(f"next: gm-jax evaluate {directory}")
   if jax.process_count() == 1 and (found := over_models(module, config, state, config.seed)):
-    count = next(iter(found.values()))["count"]
-    say(f"{count} models, mean +- standard deviation: {tables.over_models(found)}")
+    say(tables.over_models(found))
 
 
 def draw_pictures(module: ModuleType, config: base.Run, state, directory: pathlib.Path) -> list[pathlib.Path]:

@@ -12,6 +12,7 @@ the step, which is why a run resumes exactly and no loader is ever saved; `epoch
   from_arrays     your own
   binarized       static, dynamic or none
   padded          in a larger black frame
+  stacked         grey images as the channels of one: a thousand kinds out of ten
   stratified      batches in which the classes come in turn
 
 What does not fit into memory stays on disk (`Large`) behind the same calls.
@@ -26,6 +27,7 @@ from gm_jax.data.folder import picture_folder
 from gm_jax.data.large import Large
 from gm_jax.data.padded import padded
 from gm_jax.data.sprites import sprites
+from gm_jax.data.stacked import stacked
 from gm_jax.data.stratified import Stratified, stratified
 from gm_jax.data.tfds import tfds_images, tfds_splits
 from gm_jax.data.toys import TOYS, Toy
@@ -48,6 +50,7 @@ __all__ = [
   "padded",
   "picture_folder",
   "sprites",
+  "stacked",
   "static_binarization",
   "stratified",
   "tfds_images",

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-SHUFFLE, TRAIN, EVALUATE, FREEZE, POINTS, SHUFFLE_CLASS = range(6)  # purposes
+SHUFFLE, TRAIN, EVALUATE, FREEZE, POINTS, SHUFFLE_CLASS, STACK = range(7)  # purposes
 
 _HALVES = 16  # Philox makes 256 bits per block: sixteen numbers of 16 bits
 

@@ -62,6 +62,22 @@ def _conv(record) -> str:
   return f"Gradients of convolutions on a CPU: {least:.1f} to {most:.0f} times as fast as flax's, by shape and place."
 
 
+def _gan_torch(record) -> str:
+  ratios = [row["times_as_fast"]["pytorch"] for row in record["rows"].values()]
+  return (
+    f"A train step of DCGAN on {record['batch']} images of 28 x 28, both players and the average, is {min(ratios):.1f} to "
+    f"{max(ratios):.1f} times as fast as the same in PyTorch {record['versions']['torch']}."
+  )
+
+
+def _many_seeds(record) -> str:
+  ratios = [row["steps"]["ratio"] for row in record["rows"].values()]
+  return (
+    f"{record['seeds']} seeds of a GAN of points learn in one program {min(ratios):.1f} to {max(ratios):.1f} times as fast as "
+    "one after the other, and to the same numbers."
+  )
+
+
 def _imports(record) -> str:
   milliseconds = record["times"]["gm-jax --help"]["median_ms"]
   return (
@@ -119,8 +135,10 @@ SENTENCES = {
   "compression": _compression,
   "conv": _conv,
   "diffusion_torch": _diffusion_torch,
+  "gan_torch": _gan_torch,
   "imports": _imports,
   "loop": _loop,
+  "many_seeds": _many_seeds,
   "sampling": _sampling,
   "sampling_torch": _sampling_torch,
 }
@@ -181,9 +199,35 @@ def solvers() -> str:
   return "\n".join([*rows, *(f"| {solver} | {shown(distances)} |" for solver, distances in row["distances"].items())])
 
 
+def gan_modes() -> str:
+  """A table of games and remedies: modes, quality, divergence and collapse over seeds."""
+  record = json.loads((ROOT / "benchmarks" / "results" / "gan_modes.json").read_text())
+  titles = "game + remedies", f"modes of {record['protocol']['modes']}", "high quality", "reverse KL, nats", "collapsed", "s"
+  rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+  for name, row in record["rows"].items():
+    if "failed" in row:
+      rows.append(f"| {name} | not finite" + " |" * (len(titles) - 1))
+      continue
+    told = ["{:.1f} +- {:.1f}".format(*row["modes"]), "{:.1%} +- {:.1%}".format(*row["high_quality"])]
+    told += ["{:.3f} +- {:.3f}".format(*row["reverse_kl"]), f"{row['collapse_rate']:.0%}"]
+    seconds = row.get("seconds")
+    rows.append(f"| {name.replace('_', ' ')} | {' | '.join(told)} | {'' if seconds is None else format(seconds, '.0f')} |")
+  return "\n".join(rows)
+
+
+def gan_games() -> str:
+  """A table of games by one architecture: the best and the last Frechet distance."""
+  record = json.loads((ROOT / "benchmarks" / "results" / "gan_games.json").read_text())
+  rows = ["| game | best | last | last / best |", "|---|---|---|---|"]
+  shown = lambda pair: f"{pair[0]:.1f} +- {pair[1]:.1f}"
+  for name, row in sorted(record["rows"].items(), key=lambda entry: entry[1]["last"][0]):
+    rows.append(f"| {name.replace('_', ' ')} | {shown(row['best'])} | {shown(row['last'])} | {row['ratio']:.2f} |")
+  return "\n".join([*rows, f"| training images | | {record['training_images']:.1f} | |"])
+
+
 def generated(text: str) -> str:
   """README.md with its generated parts written anew."""
-  for write in (families, measured, compression, restoration, diffusion, solvers):
+  for write in (families, measured, compression, restoration, diffusion, solvers, gan_modes, gan_games):
     name = write.__name__
     begin, end = f"<!-- {name}: written by benchmarks/readme.py -->", f"<!-- end of {name} -->"
     if begin not in text:

@@ -2,7 +2,8 @@
 
 Metz et al. 2017 after Srivastava et al. 2017, counted as in PacGAN (Lin et al. 2018): the classifier of judge.py (trained first
 if runs/judge is not there) calls each channel of 26,000 samples a digit.  `gm-jax evaluate` reports "modes", those of the
-thousand with a sample, and "reverse_kl" of their shares from uniform ones, in nats.
+thousand with a sample, and "reverse_kl" of their shares from uniform ones, in nats; stacks of the test split have all 1,000,
+and 0.023 nats.
 
 Family: implicit
 Command: gm-jax train gan_stacked --data-dir DIR

@@ -418,40 +418,7 @@ def make_restoration():
 
 SPARSE = penalties.kl_to_rate(0.2, 0.01), penalties.contractive(0.01), penalties.contractive_by_noise(0.01)
 
-MEMBERS = {
-  "vae-bernoulli": Member(lambda: make_vae(vae.bernoulli()), "nll_bound", binary),
-  "vae-gaussian": Member(lambda: make_vae(vae.gaussian()), "nll_bound", grey),
-  "vae-logistic": Member(make_logistic_vae, "nll_bound", grey),
-  "vae-vampprior": Member(lambda: make_iwae(priors.VampPrior(5, (8, 8, 1)), importance.piwae(2, 3)), "nll_bound", binary),
-  "vae-flow-prior": Member(lambda: make_iwae(priors.CouplingFlow(2), importance.iwae(3)), "nll_bound", binary),
-  "vae-conditional": Member(make_conditional_vae, "nll_bound", binary),
-  "vae-semi-supervised": Member(make_semi_supervised, "nll_bound", half_labelled),
-  "vqvae": Member(make_vqvae, "nll_bound", grey),
-  "vqvae-two-levels": Member(make_vqvae2, "nll_bound", grey),
-  "two-stage": Member(make_two_stage, "nll_bound", grey),
-  "vae-ladder": Member(make_ladder, "nll_bound", binary),
-  "vae-deep": Member(make_deep_vae, "nll_bound", binary),
-  "gan": Member(lambda: make_gan(gan.non_saturating(), dcgan.batch_norm, 1), "critic", grey, learns_in=None),
-  "wgan-gp": Member(lambda: make_gan(gan.wgan_gp(), None, 3), "critic", grey, learns_in=None),
-  "wgan": Member(lambda: make_remedied_gan(games.wgan(0.1)), "critic", grey, learns_in=None),
-  "lsgan": Member(lambda: make_remedied_gan(games.least_squares()), "critic", grey, learns_in=None),
-  "gan-packed": Member(make_packed_gan, "critic", grey, learns_in=None),
-  "gan-unrolled": Member(make_unrolled_gan, "critic", grey, learns_in=None),
-  "gan-conditional": Member(make_conditional_gan, "critic", grey, learns_in=None),
-  "infogan": Member(make_infogan, "critic", grey, learns_in=None),
-  "began": Member(make_began, "critic", grey, learns_in=None),
-  "progressive": Member(make_growing_gan, "critic", grey, learns_in=None),
-  "style": Member(make_style_gan, "critic", grey, learns_in=None),
-  "ddpm": Member(make_ddpm, "denoising", grey),
-  "edm": Member(make_edm, "denoising", grey),
-  "reflow": Member(make_reflow, "denoising", grey, learns_in=None),
-  "progressive-distillation": Member(make_progressive, "denoising", grey),
-  "consistency-distillation": Member(make_consistency_distillation, "denoising", grey, learns_in=None),
-  "consistency-training": Member(make_consistency_training, "denoising", grey),
-  "teacher-and-student": Member(make_teacher_and_student, "denoising", grey, learns_in=None),  # errors of two stages
-  "diffusion-conditional": Member(make_conditional_diffusion, "denoising", grey),
-  "variational-diffusion": Member(make_variational_diffusion, "nll_bound", grey),
-  "flow-matching": Member(make_flow_matching, "denoising", grey),
+TRACTABLE = {
   "mixture-bernoulli": Member(lambda: mixture.mixture(mixture.bernoulli(), 3, share=0.01), "nll", binary, 5),
   "mixture-gaussian": Member(lambda: make_mixture(mixture.full_gaussian), "nll", grey, 5),
   "mixture-tied": Member(lambda: make_mixture(mixture.tied_gaussian), "nll", grey, 5),
@@ -471,11 +438,53 @@ MEMBERS = {
   "pixelrnn-row": Member(lambda: make_pixelrnn(image_lstm.RowLSTM), "nll", binary),
   "pixelrnn-diagonal": Member(lambda: make_pixelrnn(image_lstm.DiagonalBiLSTM), "nll", binary),
   "image-transformer": Member(make_image_transformer, "nll", binary),
+  "made-any-order": Member(lambda: make_made((32, 32), in_any_order), "nll", binary),
+}
+RECONSTRUCTION = {
   "autoencoder": Member(make_autoencoder, "reconstruction", grey),
   "autoencoder-denoising": Member(lambda: make_autoencoder(corrupt=corruptions.gaussian(0.2)), "reconstruction", grey),
   "autoencoder-sparse": Member(lambda: make_autoencoder(nn.sigmoid, penalties=SPARSE), "reconstruction", grey),
   "autoencoder-stacked": Member(make_stacked, "reconstruction", grey),
   "restoration": Member(make_restoration, "reconstruction", grey),
   "autoencoder-two-domains": Member(make_two_domains, "reconstruction", interleaved),
-  "made-any-order": Member(lambda: make_made((32, 32), in_any_order), "nll", binary),
 }
+APPROXIMATE = {
+  "vae-bernoulli": Member(lambda: make_vae(vae.bernoulli()), "nll_bound", binary),
+  "vae-gaussian": Member(lambda: make_vae(vae.gaussian()), "nll_bound", grey),
+  "vae-logistic": Member(make_logistic_vae, "nll_bound", grey),
+  "vae-vampprior": Member(lambda: make_iwae(priors.VampPrior(5, (8, 8, 1)), importance.piwae(2, 3)), "nll_bound", binary),
+  "vae-flow-prior": Member(lambda: make_iwae(priors.CouplingFlow(2), importance.iwae(3)), "nll_bound", binary),
+  "vae-conditional": Member(make_conditional_vae, "nll_bound", binary),
+  "vae-semi-supervised": Member(make_semi_supervised, "nll_bound", half_labelled),
+  "vqvae": Member(make_vqvae, "nll_bound", grey),
+  "vqvae-two-levels": Member(make_vqvae2, "nll_bound", grey),
+  "two-stage": Member(make_two_stage, "nll_bound", grey),
+  "vae-ladder": Member(make_ladder, "nll_bound", binary),
+  "vae-deep": Member(make_deep_vae, "nll_bound", binary),
+  "variational-diffusion": Member(make_variational_diffusion, "nll_bound", grey),
+}
+IMPLICIT = {
+  "gan": Member(lambda: make_gan(gan.non_saturating(), dcgan.batch_norm, 1), "critic", grey, learns_in=None),
+  "wgan-gp": Member(lambda: make_gan(gan.wgan_gp(), None, 3), "critic", grey, learns_in=None),
+  "wgan": Member(lambda: make_remedied_gan(games.wgan(0.1)), "critic", grey, learns_in=None),
+  "lsgan": Member(lambda: make_remedied_gan(games.least_squares()), "critic", grey, learns_in=None),
+  "gan-packed": Member(make_packed_gan, "critic", grey, learns_in=None),
+  "gan-unrolled": Member(make_unrolled_gan, "critic", grey, learns_in=None),
+  "gan-conditional": Member(make_conditional_gan, "critic", grey, learns_in=None),
+  "infogan": Member(make_infogan, "critic", grey, learns_in=None),
+  "began": Member(make_began, "critic", grey, learns_in=None),
+  "progressive": Member(make_growing_gan, "critic", grey, learns_in=None),
+  "style": Member(make_style_gan, "critic", grey, learns_in=None),
+}
+SCORE = {
+  "ddpm": Member(make_ddpm, "denoising", grey),
+  "edm": Member(make_edm, "denoising", grey),
+  "reflow": Member(make_reflow, "denoising", grey, learns_in=None),
+  "progressive-distillation": Member(make_progressive, "denoising", grey),
+  "consistency-distillation": Member(make_consistency_distillation, "denoising", grey, learns_in=None),
+  "consistency-training": Member(make_consistency_training, "denoising", grey),
+  "teacher-and-student": Member(make_teacher_and_student, "denoising", grey, learns_in=None),  # errors of two stages
+  "diffusion-conditional": Member(make_conditional_diffusion, "denoising", grey),
+  "flow-matching": Member(make_flow_matching, "denoising", grey),
+}
+MEMBERS = {**TRACTABLE, **RECONSTRUCTION, **APPROXIMATE, **IMPLICIT, **SCORE}

@@ -13,7 +13,7 @@ def strategies():
   return [parallel.single(), parallel.dp(), parallel.fsdp(min_bytes=0), parallel.pmap()]
 
 
-@pytest.mark.parametrize("name", sorted(models.MEMBERS))
+@pytest.mark.parametrize("name", ["vae-bernoulli", "vqvae", "gan", "began", "ddpm", "mixture-gaussian", "pixelcnn"])
 def test_strategies_agree(name):
   """The same state after 5 steps: one device, eight by sharded jit with and without sharded parameters, eight by pmap."""
   assert jax.device_count() == 8

@@ -1,4 +1,4 @@
-"""Ways through the latent space of a trained VAE: lists of z to decode, [N, Z].
+"""Ways through the latent space of a trained model, such as a VAE: lists of z to decode, [N, Z].
 
     z = latents.walk(mean[0], 3, jnp.linspace(-3, 3, 9))
     pictures = vae.decode(module, state, z)             # what latent 3 does to this image

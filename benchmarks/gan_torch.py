@@ -10,7 +10,8 @@ each, for the batches have statistics of their own, the generator's loss on fake
 average of the generator.  "one draw" is the shorter step of many PyTorch programs, whose generator moves on the fakes that the
 critic has just seen; it saves a pass through the generator, and is shown beside the other.  Both sides have one architecture
 and start from the same weights, on which their outputs agree.  Images are random bytes: what a step costs does not depend on
-them.
+them.  PyTorch has a thread for each core; ours counts the CPU as a device for each, as `--cpu-devices 2` does, and "one device"
+is the same without.
 """
 
 import sys
@@ -23,6 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from gm_jax import parallel
 from gm_jax.implicit import gan
 from gm_jax.networks import dcgan
 
@@ -32,20 +34,20 @@ BASES, LEAST, TOLERANCE = (32, 64), 1.0, 1e-4
 IMAGES = np.random.default_rng(0).integers(0, 256, (BATCH, *SHAPE)).astype(np.uint8)
 
 
-def ours(base: int):
+def ours(base: int, strategy: parallel.Strategy):
   """(the state at the start, `() -> state` after a step), compiled."""
   generator, critic = dcgan.Generator(SHAPE, base), dcgan.Discriminator(base)
   optimizer = optax.adam(RATE, b1=MOMENTUM)
   model = gan.gan(generator, critic, gan.non_saturating(), optimizer, optimizer, num_latents=LATENTS, decay=DECAY)
   batch = {"image": IMAGES}
-  state = jax.jit(model.init)(jax.random.key(0), batch)
-  memory, step = [jax.tree.map(np.array, state)], jax.jit(model.step, donate_argnums=1)
+  state = strategy.init(model.init, 0, batch)
+  start, memory, step = jax.device_get(state), [state], strategy.step(model.step)
 
   def train():
-    memory[0], metrics = step(jax.random.key(1), memory[0], batch)
+    memory[0], metrics = step(np.uint32(0), np.int32(0), memory[0], strategy.place_batch(batch))
     return memory[0], metrics
 
-  return jax.device_get(state), train
+  return start, train
 
 
 class Generator(nn.Module):
@@ -156,16 +158,18 @@ def difference(base: int, state, generator, critic) -> float:
 
 def main() -> int:
   torch.set_num_threads(THREADS)
+  parallel.split_cpu(THREADS)
   rows = {}
   for base in BASES:
-    state, train = ours(base)
+    state, train = ours(base, parallel.dp())
+    _, train_on_one = ours(base, parallel.single())
     generator, critic, steps = theirs(base, state)
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
     parameters = count(state.generator.params) + count(state.critic.params)
     assert parameters == sum(tensor.numel() for player in (generator, critic) for tensor in player.parameters())
     apart = difference(base, state, generator, critic)
     assert apart < TOLERANCE, f"the players differ by {apart}"
-    seconds = record.interleaved({"gm_jax": train, **steps}, repeats=31, warmup=3)
+    seconds = record.interleaved({"gm_jax": train, "gm_jax, one device": train_on_one, **steps}, repeats=31, warmup=3)
     times = {name: record.summary(values) for name, values in seconds.items()}
     mine = times["gm_jax"]["median_ms"]
     ratios = {name: round(times[name]["median_ms"] / mine, 2) for name in steps}

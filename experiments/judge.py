@@ -56,7 +56,7 @@ def draw(path: pathlib.Path, num: int, seed: int, label=None, options: list[str]
   run = opened.open_run(path)
   config = parse(run.module.Config, options or [], f"{run.name}'s options", run.config)
   model = run.module.model(config)
-  _, state = opened.restore(run, model, parallel.single())
+  _, state = opened.restore(run, model, parallel.dp())
   if label is not None and not (run.num_labels and opened.uses_labels(run, model, state)):
     raise UserError(f"--labels: {run.name} is not a conditional model; leave it out")
   return sampling.draw(model, state, seed=seed, num=num, condition=label)

@@ -107,6 +107,33 @@ def pmap() -> Strategy:
   return Strategy("pmap", mesh, lambda state: jax.tree.map(lambda leaf: replicated, state), compile_step)
 
 
+def mesh_of(state) -> Mesh | None:
+  """The several devices that each hold all of the state; None if there is one, or if they hold parts, or are not all ours."""
+  shardings = [leaf.sharding for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)]
+  meshes = {sharding.mesh if isinstance(sharding, NamedSharding) else None for sharding in shardings}
+  whole = all(sharding.is_fully_replicated for sharding in shardings)
+  mesh = meshes.pop() if len(meshes) == 1 and whole and jax.process_count() == 1 else None
+  return None if mesh is None or mesh.size == 1 else mesh
+
+
+def in_parts(draw: Callable, mesh: Mesh | None, num: int) -> Callable:
+  """`(first, shared, own) -> rows [num, ...]` made by `draw(first, num, shared, own)`, a part of the rows on each device.
+
+  Args:
+    draw: what it makes of row i must depend on i alone, and neither on `first` nor on `num`.
+    mesh: as from `mesh_of`; None: all is made in one place.
+    num: rows in all, a multiple of the number of devices.
+  """
+  if mesh is None:
+    return lambda first, shared, own: draw(first, num, shared, own)
+  share, cut, whole = num // mesh.size, PartitionSpec((DATA, MODEL)), PartitionSpec()
+
+  def part(first, shared, own):
+    return draw(first + share * jax.lax.axis_index((DATA, MODEL)), share, shared, own)
+
+  return jax.shard_map(part, mesh=mesh, in_specs=(whole, whole, cut), out_specs=cut, check_vma=False)
+
+
 BY_NAME = {"single": single, "dp": dp, "fsdp": fsdp, "pmap": pmap}
 
 

@@ -8,9 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from gm_jax.errors import UserError
-from gm_jax.networks.conv import Conv
+from gm_jax.networks.conv import Conv, convolve, convolve_doubled
 from gm_jax.networks.players import Critic
-from gm_jax.networks.unet import double
 
 
 class Encoder(nn.Module):
@@ -48,9 +47,9 @@ class Decoder(nn.Module):
     height, width = (side >> self.halvings for side in size)
     x = nn.Dense(height * width * self.base)(z).reshape(-1, height, width, self.base)
     for level in range(self.halvings + 1):
-      x = double(x) if level else x
-      for _ in range(2):
-        x = nn.elu(Conv(self.base, 3)(x))
+      enlarge = convolve_doubled if level else convolve
+      x = nn.elu(Conv(self.base, 3, conv_general_dilated=enlarge)(x))
+      x = nn.elu(Conv(self.base, 3)(x))
     return Conv(channels, 3)(x)
 
 

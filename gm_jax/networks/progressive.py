@@ -19,10 +19,10 @@ import flax.linen as nn
 import jax
 
 from gm_jax.errors import UserError
+from gm_jax.networks.conv import double
 from gm_jax.networks.equalized import EqualConv, EqualDense, leaky, pixel_norm
 from gm_jax.networks.minibatch import append_deviation
 from gm_jax.networks.players import Critic
-from gm_jax.networks.unet import double
 
 
 class Generator(nn.Module):
@@ -84,10 +84,8 @@ class Widening(nn.Module):
 
   @nn.compact
   def __call__(self, h):
-    h = double(h)
-    for _ in range(2):
-      h = pixel_norm(leaky(EqualConv(self.channels, 3)(h)))
-    return h
+    h = pixel_norm(leaky(EqualConv(self.channels, 3, doubled=True)(h)))
+    return pixel_norm(leaky(EqualConv(self.channels, 3)(h)))
 
 
 class Discriminator(Critic):

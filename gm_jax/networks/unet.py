@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from gm_jax.errors import UserError
 from gm_jax.networks.attention import Attention
-from gm_jax.networks.conv import Conv
+from gm_jax.networks.conv import Conv, convolve_doubled
 from gm_jax.networks.dropout import Dropout
 from gm_jax.networks.embedding import conditioning
 from gm_jax.networks.norm import group_norm
@@ -95,7 +95,7 @@ class UNet(nn.Module):
         h = block(features, jnp.concatenate([h, skips.pop()], -1))
         h = attend(h) if level in self.attention else h
       if level > 0:
-        h = conv(features)(double(h))
+        h = conv(features, conv_general_dilated=convolve_doubled)(h)
 
     h = nn.silu(group_norm(h, self.groups, jnp.float32))
     h = Conv(out_channels * self.patch**2, 3, kernel_init=_zeros)(h)
@@ -142,11 +142,6 @@ class ResidualBlock(nn.Module):
       h = norm(h + told(self.features))
     h = conv(self.features, 3, kernel_init=_zeros)(Dropout(self.dropout)(nn.silu(h), train))
     return h + (x if x.shape[-1] == self.features else conv(self.features, 1)(x))
-
-
-def double(x):
-  """Nearest neighbours: [B, H, W, C] -> [B, 2 H, 2 W, C]."""
-  return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
 
 
 def space_to_depth(x, patch: int):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gm_jax.networks.conv import Conv, ConvTranspose
+from gm_jax.networks.conv import Conv, ConvTranspose, convolve_doubled, double
 from tests.networks.tools import assert_equal
 
 IMAGES = jax.random.normal(jax.random.key(0), (3, 7, 6, 4))
@@ -167,3 +167,48 @@ def test_what_it_does_not_take():
     Conv(4, 3).init(jax.random.key(0), jnp.ones((2,)))
   with pytest.raises(ValueError, match="CIRCULAR"):
     ConvTranspose(4, 3, padding="CIRCULAR").init(jax.random.key(0), IMAGES)
+
+
+# Doubled images.
+
+
+def test_double_repeats_pixels():
+  y = double(IMAGES)
+  for i in range(14):
+    for j in range(12):
+      assert (y[:, i, j] == IMAGES[:, i // 2, j // 2]).all()
+
+
+class DoubleFirst(nn.Module):
+  """What stands for itself: the image is doubled, then convolved."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Conv(self.features, (3, 3), name="layer")(double(x))
+
+
+class Doubled(nn.Module):
+  features: int
+
+  @nn.compact
+  def __call__(self, x):
+    return Conv(self.features, 3, conv_general_dilated=convolve_doubled, name="layer")(x)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 6, 4), (1, 1, 1, 2), (2, 1, 4, 3)])
+def test_a_doubled_image_is_convolved_without_being_doubled(shape):
+  assert_agrees(Doubled(5), DoubleFirst(5), jax.random.normal(jax.random.key(0), shape))
+
+
+def test_half_of_the_products_are_left():
+  count = lambda layer: jax.jit(layer.init_with_output).lower(jax.random.key(0), jnp.ones((1, 32, 32, 16)))
+  products = lambda layer: count(layer).cost_analysis()["flops"]
+  assert products(Doubled(16)) < 0.55 * products(DoubleFirst(16))
+
+
+@pytest.mark.parametrize(("size", "options"), [(5, {}), (3, {"strides": 2}), (3, {"padding": "VALID"})])
+def test_what_no_doubled_image_is_convolved_by_is_refused(size, options):
+  with pytest.raises(ValueError, match="one plain kernel of 3 x 3"):
+    Conv(5, size, conv_general_dilated=convolve_doubled, **options).init(jax.random.key(0), IMAGES)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gm_jax.errors import UserError
+from gm_jax.networks.conv import double
 from gm_jax.networks.progressive import Discriminator, Generator, enlarge, halve, seen_at
-from gm_jax.networks.unet import double
 from tests.networks.tools import assert_all_used, assert_equal, noisy
 
 Z = jax.random.normal(jax.random.key(0), (8, 5))

@@ -12,7 +12,7 @@ from gm_jax.errors import UserError
 from gm_jax.networks.attention import Attention
 from gm_jax.networks.embedding import sinusoidal
 from gm_jax.networks.norm import group_norm
-from gm_jax.networks.unet import ResidualBlock, UNet, ddpm_256, ddpm_cifar10, depth_to_space, double, space_to_depth
+from gm_jax.networks.unet import ResidualBlock, UNet, ddpm_256, ddpm_cifar10, depth_to_space, space_to_depth
 from tests.networks.tools import assert_all_used, assert_equal, assert_rows_are_their_own, noisy
 
 X = jax.random.normal(jax.random.key(0), (3, 8, 8, 2))
@@ -294,12 +294,6 @@ def test_patches_fold_and_unfold(patch):
   np.testing.assert_array_equal(depth_to_space(folded, patch), x)
   moved = space_to_depth(np.roll(x, patch, 2), patch)
   np.testing.assert_array_equal(moved, np.roll(folded, 1, 2))
-
-
-def test_double_repeats_pixels():
-  y = double(X)
-  for i, j in np.ndindex(16, 16):
-    np.testing.assert_array_equal(y[:, i, j], X[:, i // 2, j // 2])
 
 
 @pytest.mark.parametrize("dim", [4, 32])

@@ -7,8 +7,8 @@ the flow of the teacher, from the same noise ("one_step_before": of the teacher'
 Family: score
 Command: gm-jax train distilled_points
 Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Minutes: 1.6
+Expected: one_step 0.026 (before: 1.01), seed 0; by --method consistency 0.0004
 """
 
 import dataclasses

@@ -9,9 +9,9 @@ collapse rate, the share of seeds that do not cover all modes.
 
 Family: implicit
 Command: gm-jax train gan_modes --remedies instance_noise richer_latents r1
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 1.9
+Expected: all 25 modes in each of ten seeds, 98.7 +- 0.9 % of high quality, reverse_kl 0.014 +- 0.005 nats
 
 `gm-jax sample` draws from the first seed alone, since all seeds together would have the modes that each of them has lost; the
 picture "seeds" shows every one.  `python -m experiments.gan_table` makes a table of games and remedies.

@@ -7,8 +7,8 @@ by the second flow, in nats, whose mean is KL(true || model): straightening is n
 Family: score
 Command: gm-jax train reflow_points
 Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Minutes: 1.6
+Expected: one_step 0.0007 (before: 0.98), straightness 0.00003 (before: 0.31), gap 0.134 +- 0.008 nats, seed 0
 
 `gm-jax solvers RUN` holds solvers against each other on the second flow.
 """

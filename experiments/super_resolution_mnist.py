@@ -5,9 +5,9 @@ What it draws has the means of blocks that it was given, but for rounding and wh
 
 Family: score
 Command: gm-jax train super_resolution_mnist --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 22
+Expected: to 4 times the sides, 1,000 test images: 18.9 dB a sample, 21.4 the mean of 8 (bicubic 14.6, linear 16.6); seed 0
 
 `gm-jax restore RUN` prints PSNR and SSIM beside simple methods: "corrupted" is bicubic interpolation, "model" one sample, "mean
 of 8 samples" what its name says.  A sample has up to 3 dB less than the mean of many, by mathematics and not by mistake: where

@@ -6,9 +6,9 @@ clock is for: "loss_variance", in nats squared, is how much the loss of an image
 
 Family: approximate
 Command: gm-jax train vdm_digits
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 14
+Expected: a bound of 2.22 +- 0.01 bits/dim on the 299 test images; loss_variance 4,400 against 14,300 at even steps; seed 0
 """
 
 import dataclasses

@@ -29,7 +29,7 @@ MAY_IMPORT = {
   "data": set(),
   "metrics": {"core", "data", "images", "information", "networks", "random"},
   "parallel": {"random", "rows"},
-  "sampling": {"core", "random", "rows"},
+  "sampling": {"core", "parallel", "random", "rows"},
   "checkpoint": set(),
   "runs": set(),
   "hooks": {"images", "runs", "sampling"},

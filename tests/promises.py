@@ -16,7 +16,8 @@ def tests_of(members: dict) -> tuple:
 
   @pytest.mark.parametrize("name", sorted(members))
   def test_contract(name):
-    testing.check_contract(model(name), members[name].batch(0), members[name].reports)
+    member = members[name]
+    testing.check_contract(model(name), member.batch(0), member.reports, tolerance=member.tolerance)
 
   @pytest.mark.parametrize("name", sorted(name for name in members if members[name].learns_in))
   def test_learns(name):

@@ -21,8 +21,11 @@ def main() -> int:
   parser.add_argument("table", nargs="?", type=pathlib.Path, default=pathlib.Path("runs/gan_table/grid/table.json"))
   options = parser.parse_args()
   found = json.loads(options.table.read_text())
+  rows = found["rows"]
+  order = [gan_table.DATA, *gan_table.ROWS]
+  found["rows"] = {name: rows[name] for name in [*order, *(name for name in rows if name not in order)] if name in rows}
   print(record.write("gan_modes", found))
-  rows = {name: row for name, row in found["rows"].items() if name != gan_table.DATA}
+  del rows[gan_table.DATA]
   reaching = [name for name, row in rows.items() if gan_table.reaches(row, found["protocol"]["modes"])]
   print(f"{len(reaching)} rows reach the bar: {', '.join(reaching)}")
   return int(len(reaching) < 3)

@@ -14,7 +14,7 @@ import sys
 import experiments
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = ROOT / "README.md"
+README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 
 # family: (what is known of p(x), what `evaluate` reports)
 FAMILIES = {
@@ -28,30 +28,41 @@ FAMILIES = {
 
 def families() -> str:
   """A row for each family that has members: what is known and who lives there; then a row for each experiment."""
-  rows = ["| family | what is known | `evaluate` reports | members |", "|---|---|---|---|"]
-  results = ["| experiment | minutes | measured |", "|---|---|---|"]
-  headers = experiments.headers()
+  rows, results, headers = [], [], experiments.headers()
   for family, (known, reports) in FAMILIES.items():
     members = sorted(path for path in (ROOT / "gm_jax" / family).glob("*.py") if path.stem != "__init__")
     if members:
       links = ", ".join(f"[{path.stem}](gm_jax/{family}/{path.name})" for path in members)
-      rows.append(f"| [{family}](gm_jax/{family}/__init__.py) | {known} | `{reports}` | {links} |")
+      rows.append([f"[{family}](gm_jax/{family}/__init__.py)", known, f"`{reports}`", links])
     results += [_result(header) for header in headers if header.family == family]
-  return "\n".join([*rows, "", *results])
+  members = _table(["family", "what is known", "`evaluate` reports", "members"], rows)
+  return members + "\n\n" + _table(["experiment", "minutes", "measured"], results)
 
 
-def _result(header: experiments.Header) -> str:
-  name = f"[`{header.name}`](experiments/{header.name}.py)"
+def _result(header: experiments.Header) -> list[str]:
   measured = experiments.UNMEASURED not in (header.minutes, header.expected)
-  return f"| {name} | {header.minutes}, {header.hardware} | {header.expected} |" if measured else f"| {name} | | |"
+  return [_link(header.name), *([f"{header.minutes}, {header.hardware}", header.expected] if measured else ["", ""])]
+
+
+def _link(experiment: str) -> str:
+  return f"[`{experiment}`](experiments/{experiment}.py)"
+
+
+def _table(titles, rows) -> str:
+  """In Markdown; every row has an entry for each title."""
+  return "\n".join(f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(titles), *rows))
+
+
+def _record(name: str) -> dict:
+  return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def measured() -> str:
   """A line for each benchmark that has a record."""
   lines = []
-  for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
-    record = json.loads(path.read_text())
+  for path in sorted(RESULTS.glob("*.json")):
     if path.stem in SENTENCES:
+      record = _record(path.stem)
       where = f"{record['cores']} cores of {record['processor']}"
       lines.append(f"- {SENTENCES[path.stem](record)} ([record](benchmarks/results/{path.name}), {where})")
   return "\n".join(lines)
@@ -65,16 +76,16 @@ def _conv(record) -> str:
 def _gan_torch(record) -> str:
   ratios = [row["times_as_fast"]["pytorch"] for row in record["rows"].values()]
   return (
-    f"A train step of DCGAN on {record['batch']} images of 28 x 28, both players and the average, is {min(ratios):.1f} to "
-    f"{max(ratios):.1f} times as fast as the same in PyTorch {record['versions']['torch']}."
+    f"A train step of DCGAN on {record['batch']} images of 28 x 28, both players and the average, is {min(ratios):.2f} to "
+    f"{max(ratios):.2f} times as fast as the same in PyTorch {record['versions']['torch']}."
   )
 
 
 def _many_seeds(record) -> str:
-  ratios = [row["steps"]["ratio"] for row in record["rows"].values()]
+  both, one = ([row["times_as_fast"][way] for row in record["rows"].values()] for way in ("at once", "one device"))
   return (
-    f"{record['seeds']} seeds of a GAN of points learn in one program {min(ratios):.1f} to {max(ratios):.1f} times as fast as "
-    "one after the other, and to the same numbers."
+    f"{record['seeds']} seeds of a GAN of points learn in one program {min(both):.2f} to {max(both):.2f} times as fast as one "
+    f"after the other, and to the same numbers; on one device in place of two {min(one):.2f} to {max(one):.2f}."
   )
 
 
@@ -110,9 +121,9 @@ def _diffusion_torch(record) -> str:
   one, other = ratios["train step"]
   size = record["parameters"]["gm_jax"] / 1e6
   return (
-    f"A train step of DDPM's U-Net ({size:.1f} M parameters, 32 x 32) is {ratios['train step'][one]:.1f} and "
-    f"{ratios['train step'][other]:.1f} times as fast as that of {one} and of {other}, a sample by DDIM "
-    f"{ratios['sample'][one]:.1f} and {ratios['sample'][other]:.1f} times."
+    f"A train step of DDPM's U-Net ({size:.1f} M parameters, 32 x 32) is {ratios['train step'][one]:.2f} and "
+    f"{ratios['train step'][other]:.2f} times as fast as that of {one} and of {other}, a sample by DDIM "
+    f"{ratios['sample'][one]:.2f} and {ratios['sample'][other]:.2f} times."
   )
 
 
@@ -145,84 +156,73 @@ SENTENCES = {
 
 
 def compression() -> str:
-  """A table of what test images take on disk: a row for each run, the best last, and for each general format."""
-  record = json.loads((ROOT / "benchmarks" / "results" / "compression.json").read_text())
-  runs = sorted(record["rows"].values(), key=lambda row: -row["bits_per_image"]["file"])
+  """What test images take on disk: a row for each general format, then for each run, the best last."""
+  runs = sorted(_record("compression")["rows"].values(), key=lambda row: -row["bits_per_image"]["file"])
   others = {name: bits for name, bits in runs[0]["bits_per_image"].items() if name not in ("file", "likelihood")}
-  rows = ["| bits per image | on disk | promised | seconds there and back |", "|---|---|---|---|"]
-  rows += [f"| {name} | {bits:.1f} | | |" for name, bits in sorted(others.items(), key=lambda other: -other[1])]
+  rows = [[name, f"{bits:.1f}", "", ""] for name, bits in sorted(others.items(), key=lambda other: -other[1])]
   for run in runs:
-    name, bits = f"[`{run['experiment']}`](experiments/{run['experiment']}.py) {run['options']}", run["bits_per_image"]
+    name, bits = f"{_link(run['experiment'])} {run['options']}".strip(), run["bits_per_image"]
     times = f"{run['compress_seconds']:.0f}, {run['decompress_seconds']:.0f}"
-    rows.append(f"| {name.strip()} | {bits['file']:.1f} | {bits['likelihood']:.1f} | {times} |")
-  return "\n".join(rows)
+    rows.append([name, f"{bits['file']:.1f}", f"{bits['likelihood']:.1f}", times])
+  return _table(["bits per image", "on disk", "promised", "seconds there and back"], rows)
 
 
 def restoration() -> str:
-  """A table of what was lost and how well it is given back: the model, and the best of the simple methods."""
-  record = json.loads((ROOT / "benchmarks" / "results" / "restoration.json").read_text())
-  rows = ["| lost | images | corrupted | best simple method | model |", "|---|---|---|---|---|"]
+  """What was lost and how well it is given back: by the model, and by the best of the simple methods."""
+  rows = []
   shown = lambda metrics: f"{metrics['psnr'][0]:.1f} dB, {metrics['ssim'][0]:.2f}"
-  for row in record["rows"].values():
+  for row in _record("restoration")["rows"].values():
     lossy = lambda metrics: metrics["psnr"][0] < 58.9  # what is equal to the last bit counts as that
     methods = {name: metrics for name, metrics in row["methods"].items() if lossy(metrics)}
     model = methods.pop("model")
     simple = max(methods, key=lambda name: methods[name]["psnr"][0])
-    where = f"[`{row['experiment']}`](experiments/{row['experiment']}.py)"
     corrupted = shown(methods["corrupted"]) if "corrupted" in methods else ""
     beside = f"{shown(methods[simple])} ({simple})" if simple != "corrupted" else "none is above that"
-    rows.append(f"| {row['task']} | {where} | {corrupted} | {beside} | {shown(model)} |")
-  return "\n".join(rows)
+    rows.append([row["task"], _link(row["experiment"]), corrupted, beside, shown(model)])
+  return _table(["lost", "images", "corrupted", "best simple method", "model"], rows)
 
 
 def diffusion() -> str:
-  """A table of recipes: bits/dim two ways, and what a classifier says of samples."""
-  record = json.loads((ROOT / "benchmarks" / "results" / "diffusion.json").read_text())
+  """Recipes: bits/dim two ways, and what a classifier says of samples."""
+  rows, runs = [], list(_record("diffusion")["rows"].values())
+  manifold = lambda scores: [f"{scores['coverage']:.3f}", f"{scores['precision']:.3f}, {scores['recall']:.3f}"]
+  for row in runs:
+    bits = ["{:.3f} +- {:.3f}".format(*row["scores"][f"{name}_bits_per_dim"][:2]) for name in ("nll_bound", "nll")]
+    rows.append([_link(row["protocol"]["experiment"]), *bits, f"{row['guided']['accuracy']:.1%}", *manifold(row["free"])])
+  rows.append(["training images", "", "", "", *manifold(runs[0]["training_images"])])
   titles = "run", "bound, bits/dim", "flow, bits/dim", "digits as asked, guided", "coverage, free", "precision, recall, free"
-  rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-  for row in record["rows"].values():
-    experiment, free = row["protocol"]["experiment"], row["free"]
-    shown = lambda name, row=row: "{:.3f} +- {:.3f}".format(*row["scores"][f"{name}_bits_per_dim"][:2])
-    told = f"{row['guided']['accuracy']:.1%} | {free['coverage']:.3f} | {free['precision']:.3f}, {free['recall']:.3f}"
-    rows.append(f"| [`{experiment}`](experiments/{experiment}.py) | {shown('nll_bound')} | {shown('nll')} | {told} |")
-  real = next(iter(record["rows"].values()))["training_images"]
-  rows.append(f"| training images | | | | {real['coverage']:.3f} | {real['precision']:.3f}, {real['recall']:.3f} |")
-  return "\n".join(rows)
+  return _table(titles, rows)
 
 
 def solvers() -> str:
-  """A table of solvers by evaluations, on the first run of the record."""
-  record = json.loads((ROOT / "benchmarks" / "results" / "diffusion.json").read_text())
-  name, row = next(iter(record["rows"].items()))
-  rows = [f"| `{name}` | {' | '.join(map(str, row['evaluations']))} |", "|---" * (1 + len(row["evaluations"])) + "|"]
-  shown = lambda distances: " | ".join("" if distance is None else f"{distance:.4f}" for distance in distances)
-  return "\n".join([*rows, *(f"| {solver} | {shown(distances)} |" for solver, distances in row["distances"].items())])
+  """Solvers by evaluations, on the first run of the record."""
+  name, row = next(iter(_record("diffusion")["rows"].items()))
+  shown = lambda distances: ["" if distance is None else f"{distance:.4f}" for distance in distances]
+  rows = [[solver, *shown(distances)] for solver, distances in row["distances"].items()]
+  return _table([f"`{name}`", *map(str, row["evaluations"])], rows)
 
 
 def gan_modes() -> str:
-  """A table of games and remedies: modes, quality, divergence and collapse over seeds."""
-  record = json.loads((ROOT / "benchmarks" / "results" / "gan_modes.json").read_text())
-  titles = "game + remedies", f"modes of {record['protocol']['modes']}", "high quality", "reverse KL, nats", "collapsed", "s"
-  rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+  """Games and remedies: modes, quality, divergence and collapse over seeds."""
+  rows, record = [], _record("gan_modes")
   for name, row in record["rows"].items():
-    if "failed" in row:
-      rows.append(f"| {name} | not finite" + " |" * (len(titles) - 1))
-      continue
-    told = ["{:.1f} +- {:.1f}".format(*row["modes"]), "{:.1%} +- {:.1%}".format(*row["high_quality"])]
-    told += ["{:.3f} +- {:.3f}".format(*row["reverse_kl"]), f"{row['collapse_rate']:.0%}"]
-    seconds = row.get("seconds")
-    rows.append(f"| {name.replace('_', ' ')} | {' | '.join(told)} | {'' if seconds is None else format(seconds, '.0f')} |")
-  return "\n".join(rows)
+    told = ["not finite", "", "", ""]
+    if "failed" not in row:
+      told = ["{:.1f} +- {:.1f}".format(*row["modes"]), "{:.1%} +- {:.1%}".format(*row["high_quality"])]
+      told += ["{:.3f} +- {:.3f}".format(*row["reverse_kl"]), f"{row['collapse_rate']:.0%}"]
+    rows.append([name.replace("_", " "), *told, format(row["seconds"], ".0f") if "seconds" in row else ""])
+  modes = f"modes of {record['protocol']['modes']}"
+  return _table(["game + remedies", modes, "high quality", "reverse KL, nats", "collapsed", "seconds"], rows)
 
 
 def gan_games() -> str:
-  """A table of games by one architecture: the best and the last Frechet distance."""
-  record = json.loads((ROOT / "benchmarks" / "results" / "gan_games.json").read_text())
-  rows = ["| game | best | last | last / best |", "|---|---|---|---|"]
+  """Games by one architecture: the best and the last Frechet distance."""
+  record = _record("gan_games")
   shown = lambda pair: f"{pair[0]:.1f} +- {pair[1]:.1f}"
-  for name, row in sorted(record["rows"].items(), key=lambda entry: entry[1]["last"][0]):
-    rows.append(f"| {name.replace('_', ' ')} | {shown(row['best'])} | {shown(row['last'])} | {row['ratio']:.2f} |")
-  return "\n".join([*rows, f"| training images | | {record['training_images']:.1f} | |"])
+  ranked = sorted(record["rows"].items(), key=lambda entry: entry[1]["last"][0])
+  rows = [[name.replace("_", " "), shown(row["best"]), shown(row["last"]), f"{row['ratio']:.2f}"] for name, row in ranked]
+  rows.append(["training images", "", f"{record['training_images']:.1f}", ""])
+  return _table(["game", "best", "last", "last / best"], rows)
 
 
 def generated(text: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal
 from gm_jax import data
 from gm_jax.errors import UserError
 
+Strategy = Literal["single", "dp", "fsdp", "pmap", "ensemble"]
+
 # Fields that may change when a run is resumed: none of them has a say in what is learnt.
 FREE = ("data_dir", "strategy", "tensorboard", "wandb")
 FREE += ("log_every", "save_every", "sample_every", "evaluate_every", "num_samples")
@@ -22,7 +24,7 @@ class Run:
   batch_size: int = 128  # examples per step, over all devices together
   seed: int = 0  # everything random in the run is a function of it
   data_dir: str | None = None  # where TFDS keeps its data sets; None: TFDS's own default
-  strategy: Literal["single", "dp", "fsdp", "pmap"] = "dp"  # how state and batch are laid over the devices
+  strategy: Strategy = "dp"  # how state and batch are laid over the devices
   log_every: int = 50  # steps between lines of metrics.jsonl
   save_every: int = 500  # steps between checkpoints
   sample_every: int = 500  # steps between pictures; 0: only at the end

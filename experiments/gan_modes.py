@@ -94,6 +94,7 @@ class Config(base.Run):
   num_drawn: int = 2500  # samples of each seed behind its scores
   log_every: int = 500
   save_every: int = 5000
+  strategy: base.Strategy = "ensemble"  # some of the seeds on each device
   sample_every: int = 0
   num_samples: int = 2500
 

@@ -1,11 +1,12 @@
 """Games and remedies for collapse in one table: the modes that ten seeds of each find, and how many seeds collapse.
 
-    python -m experiments.gan_table [--law grid] [--rows non_saturating hinge+packing_2] [--steps N] [--runs runs/gan_table]
+    python -m experiments.gan_table [--law grid] [--rows non_saturating hinge+packing_2] [--steps N] [--cpu-devices 2]
 
 Trains RUNS/LAW/ROW by `gan_modes`, one by one; what is done is skipped and what was stopped goes on, so the same command
 finishes a table that was begun.  A row is named after its game and its remedies, and any that `gan_modes` knows may be asked
 for.  RUNS/LAW/table.json holds what is printed, over seeds: mean and deviation of modes, of the share of samples near one and
-of the reverse divergence in nats, the share of seeds that do not cover all modes, and the seconds of training.
+of the reverse divergence in nats, the share of seeds that do not cover all modes, and the seconds of training.  Every device
+trains some of the seeds.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from experiments import base, gan_modes
 from gm_jax import checkpoint, runs
 from gm_jax.cli import answered, tables
 from gm_jax.cli.options import Parser, alternatives
+from gm_jax.cli.parser import SPLIT
 from gm_jax.errors import NonFiniteError, UserError
 
 PROGRAM = "python -m experiments.gan_table"
@@ -90,7 +92,7 @@ def finish(config: gan_modes.Config, directory: pathlib.Path) -> dict:
     print(f"{directory}: {error}", file=sys.stderr)
     return {"config": _learnt(config), "failed": str(error)}
   seconds = None if begun else time.perf_counter() - start
-  _, state = opened.restore(opened.open_run(directory), gan_modes.model(config), parallel.single())
+  _, state = opened.restore(opened.open_run(directory), gan_modes.model(config), parallel.ensemble())
   row = {"config": _learnt(config), "seconds": seconds, **scored(gan_modes.over_models(config, state, config.seed))}
   jax.clear_caches()  # the next row is another program
   return row
@@ -164,11 +166,15 @@ def read(arguments):
   parser.add_argument("--rows", nargs="+", default=ROWS, metavar="GAME+REMEDY", help="(default: all)")
   parser.add_argument("--steps", type=int, default=gan_modes.Config.steps)
   parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/gan_table"))
+  parser.add_argument("--cpu-devices", type=int, metavar="N", help=SPLIT)
   return parser.parse_args(arguments)
 
 
 def show(options) -> None:
   """Fill the table and print it."""
+  from gm_jax.cli import training
+
+  training.split_cpu(options.cpu_devices)
   record = fill(options.rows, options.runs / options.law, law=options.law, steps=options.steps)
   print(table(record, options.rows))
 

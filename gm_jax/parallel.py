@@ -6,12 +6,12 @@ Models are written for the whole batch.  A `Strategy` says how that program is l
   dp       the batch is cut over all devices, the state is on each of them                       (the default)
   fsdp     the batch is cut over all devices, and so is every large parameter with its optimiser state
   pmap     as dp, by `jax.pmap`: for scripts that want the explicit per-device program
+  ensemble models that learn side by side (gm_jax/implicit/many.py) are dealt out to the devices, which all see the whole batch
 
-`single`, `dp` and `fsdp` are one `jit` over a mesh; the compiler places the collectives, and BatchNorm is global for free.
-Under all four the state has the same tree and the same shapes, so a checkpoint saved under one opens under any other.
+All but `pmap` are one `jit` over a mesh; the compiler places the collectives, and BatchNorm is global for free.
+Under all of them the state has the same tree and the same shapes, so a checkpoint saved under one opens under any other.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from gm_jax import random, rows
 from gm_jax.errors import UserError
 
 DATA, MODEL = "data", "model"
+WHOLE, CUT = PartitionSpec(), PartitionSpec((DATA, MODEL))
 
 
 class Strategy(NamedTuple):
@@ -31,16 +32,18 @@ class Strategy(NamedTuple):
 
   Attributes:
     name: as on the command line.
-    mesh: axes data x model; the batch is cut over both, large parameters over `model`.
+    mesh: axes data x model; the batch is cut over both, what is cut of the state over `model`.
     shardings: `(abstract state) -> tree of NamedSharding`.
     step: `(model.step) -> compiled (seed, index, state, batch) -> (state, metrics)`; the state is donated, and the step's key
       is a function of seed and index.  A tuple of batches is that many steps in one call.
+    batch: how every array of a batch is cut.
   """
 
   name: str
   mesh: Mesh
   shardings: Callable
   step: Callable
+  batch: PartitionSpec = CUT
 
   @property
   def num_devices(self) -> int:
@@ -60,6 +63,8 @@ class Strategy(NamedTuple):
 
   def local_rows(self, batch_size: int) -> tuple[int, int]:
     """First and last (exclusive) row of the global batch that this process feeds."""
+    if self.batch == WHOLE:
+      return 0, batch_size
     if batch_size % self.num_devices:
       num = self.num_devices
       raise UserError(f"batch size {batch_size} cannot be cut over {num} devices; take a multiple of {num}")
@@ -67,33 +72,49 @@ class Strategy(NamedTuple):
     return jax.process_index() * share, (jax.process_index() + 1) * share
 
   def place_batch(self, batch):
-    """This process's rows of a batch, as a global array cut over the mesh."""
+    """This process's rows of a batch, as a global array over the mesh."""
     if self.num_devices == 1:
       # The compiled call takes NumPy's arrays to its one device in a tenth of the time that placing them first would cost.
       return jax.tree.map(np.asarray, batch)
-    sharding = NamedSharding(self.mesh, PartitionSpec((DATA, MODEL)))
+    sharding = NamedSharding(self.mesh, self.batch)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
 
 
 def single() -> Strategy:
   """Everything on the first device."""
-  return _sharded("single", _mesh(1, 1), math.inf)
+  return _sharded("single", _mesh(1, 1), lambda leaf: WHOLE)
 
 
 def dp() -> Strategy:
   """Data parallel over all devices of all processes; equal to `single` where there is only one."""
-  return _sharded("dp", _mesh(len(jax.devices()), 1), math.inf)
+  return _sharded("dp", _mesh(len(jax.devices()), 1), lambda leaf: WHOLE)
 
 
 def fsdp(min_bytes: int = 4 * 2**20) -> Strategy:
   """Fully sharded: arrays of at least `min_bytes` are cut along their largest axis that the device count divides."""
-  return _sharded("fsdp", _mesh(1, len(jax.devices())), min_bytes)
+  parts = len(jax.devices())
+
+  def cut(leaf):
+    divisible = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0 and size > 0]
+    if parts == 1 or not divisible or leaf.size * leaf.dtype.itemsize < min_bytes:
+      return WHOLE
+    largest = max(divisible, key=lambda axis: leaf.shape[axis])
+    return PartitionSpec(*(MODEL if axis == largest else None for axis in range(leaf.ndim)))
+
+  return _sharded("fsdp", _mesh(1, parts), cut)
+
+
+def ensemble() -> Strategy:
+  """For a state whose every array has the models side by side as its first axis: some of them on each device."""
+  parts = len(jax.devices())
+  dealt = lambda leaf: PartitionSpec(MODEL) if leaf.ndim and leaf.shape[0] % parts == 0 else WHOLE
+  return _sharded("ensemble", _mesh(1, parts), dealt, batch=WHOLE)
 
 
 def pmap() -> Strategy:
   """Data parallel by `jax.pmap`.  The state keeps no device axis: it goes in and comes out as one value."""
   mesh = _mesh(len(jax.devices()), 1)
-  replicated = NamedSharding(mesh, PartitionSpec())
+  replicated = NamedSharding(mesh, WHOLE)
 
   def compile_step(step):
     def step_on_device(seed, index, state, batch):
@@ -126,15 +147,15 @@ def in_parts(draw: Callable, mesh: Mesh | None, num: int) -> Callable:
   """
   if mesh is None:
     return lambda first, shared, own: draw(first, num, shared, own)
-  share, cut, whole = num // mesh.size, PartitionSpec((DATA, MODEL)), PartitionSpec()
+  share = num // mesh.size
 
   def part(first, shared, own):
     return draw(first + share * jax.lax.axis_index((DATA, MODEL)), share, shared, own)
 
-  return jax.shard_map(part, mesh=mesh, in_specs=(whole, whole, cut), out_specs=cut, check_vma=False)
+  return jax.shard_map(part, mesh=mesh, in_specs=(WHOLE, WHOLE, CUT), out_specs=CUT, check_vma=False)
 
 
-BY_NAME = {"single": single, "dp": dp, "fsdp": fsdp, "pmap": pmap}
+BY_NAME = {"single": single, "dp": dp, "fsdp": fsdp, "pmap": pmap, "ensemble": ensemble}
 
 
 def _mesh(data: int, model: int) -> Mesh:
@@ -142,29 +163,25 @@ def _mesh(data: int, model: int) -> Mesh:
   return jax.make_mesh((data, model), (DATA, MODEL), (AxisType.Auto,) * 2, devices=jax.devices()[: data * model])
 
 
-def _sharded(name: str, mesh: Mesh, min_bytes: float) -> Strategy:
-  def sharding_of(leaf):
-    return NamedSharding(mesh, _partition(leaf.shape, leaf.dtype.itemsize, mesh.shape[MODEL], min_bytes))
+def _sharded(name: str, mesh: Mesh, partition: Callable, batch: PartitionSpec = CUT) -> Strategy:
+  """One `jit`, with every array of the state cut as `partition` says."""
+  over_devices = NamedSharding(mesh, batch)
+
+  def place(leaf):
+    return leaf if batch == WHOLE or len(leaf) % mesh.size else jax.lax.with_sharding_constraint(leaf, over_devices)
 
   def shardings(state):
-    return jax.tree.map(sharding_of, state)
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, partition(leaf)), state)
 
   def compile_step(step):
-    def seeded(seed, index, state, batch):
-      state, metrics = _advance(step, seed, index, state, batch)
+    def seeded(seed, index, state, examples):
+      with rows.view(place=place):
+        state, metrics = _advance(step, seed, index, state, examples)
       return jax.lax.with_sharding_constraint(state, shardings(state)), metrics
 
     return jax.jit(seeded, donate_argnums=2)
 
-  return Strategy(name, mesh, shardings, compile_step)
-
-
-def _partition(shape, itemsize: int, parts: int, min_bytes: float) -> PartitionSpec:
-  divisible = [axis for axis, size in enumerate(shape) if size % parts == 0 and size > 0]
-  if parts == 1 or not divisible or math.prod(shape) * itemsize < min_bytes:
-    return PartitionSpec()
-  largest = max(divisible, key=lambda axis: shape[axis])
-  return PartitionSpec(*(MODEL if axis == largest else None for axis in range(len(shape))))
+  return Strategy(name, mesh, shardings, compile_step, batch)
 
 
 def _advance(step, seed, index, state, batch):

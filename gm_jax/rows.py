@@ -5,12 +5,15 @@ Every model in gm_jax is written for the whole batch, with no device in sight.  
 - a picture gallery drawn in pieces (images 64 to 127 of seed s), and
 - `jax.pmap`, where each device runs the step on its own slice.
 
-In both, what must not change is the meaning of "row i".  This file holds that one fact in a context variable, read while JAX
-traces.  Only `core`, `random`, `parallel` and the project's BatchNorm look here; no model does.
+In both, what must not change is the meaning of "row i".  A third shows it the whole batch, of which every device holds a part:
+what is drawn in the step must be cut like what is fed, or each device would make all of it.  This file holds these facts in a
+context variable, read while JAX traces.  Only `core`, `random`, `parallel` and the project's BatchNorm look here; no model
+does.
 """
 
 import contextlib
 import contextvars
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,15 +23,19 @@ import jax.numpy as jnp
 class Rows(NamedTuple):
   first: Any = 0  # global index of the first row in view (may be traced)
   axis: str | None = None  # name of the mapped axis, if the batch is cut along one
+  place: Callable | None = None  # puts each row of an array on the device that holds the example
 
 
 _rows: contextvars.ContextVar[Rows | None] = contextvars.ContextVar("gm_jax_rows", default=None)
 
 
 @contextlib.contextmanager
-def view(first=0, axis: str | None = None):
-  """Within the block, row 0 of every batch is row `first` of the global one, cut along the mapped `axis` if one is named."""
-  token = _rows.set(Rows(first, axis))
+def view(first=0, axis: str | None = None, place: Callable | None = None):
+  """Within the block, row 0 of every batch is row `first` of the global one.
+
+  The batch is cut along the mapped `axis` if one is named, or laid over devices by `place` if one is given.
+  """
+  token = _rows.set(Rows(first, axis, place))
   try:
     yield
   finally:
@@ -41,10 +48,11 @@ def _in_view() -> Rows:
 
 def indices(num: int) -> jax.Array:
   """Global indices of `num` rows in view, int32 [num]."""
-  first, axis = _in_view()
+  first, axis, place = _in_view()
   if axis is not None:
     first = first + jax.lax.axis_index(axis) * num
-  return first + jnp.arange(num, dtype=jnp.int32)
+  indices = first + jnp.arange(num, dtype=jnp.int32)
+  return place(indices) if place else indices
 
 
 def mean(tree):

@@ -73,7 +73,7 @@ def test_a_run_without_the_package_that_draws_is_whole(place, capsys):
 def test_the_fields_of_an_experiment_are_its_options(capsys, trained):
   assert main(["train", "tiny", "--help"]) == 0
   out, _ = capsys.readouterr()
-  for words in ("--steps INT", "--hidden INT", "units", "--strategy {single,dp,fsdp,pmap}"):
+  for words in ("--steps INT", "--hidden INT", "units", "--strategy {single,dp,fsdp,pmap,ensemble}"):
     assert words in out
 
 

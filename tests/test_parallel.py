@@ -6,19 +6,12 @@ import pytest
 
 from gm_jax import parallel, sampling, testing
 from gm_jax.errors import UserError
+from gm_jax.implicit import many
 from tests import models
 
 
 def strategies():
   return [parallel.single(), parallel.dp(), parallel.fsdp(min_bytes=0), parallel.pmap()]
-
-
-@pytest.mark.parametrize("name", ["vae-bernoulli", "vqvae", "gan", "began", "ddpm", "mixture-gaussian", "pixelcnn"])
-def test_strategies_agree(name):
-  """The same state after 5 steps: one device, eight by sharded jit with and without sharded parameters, eight by pmap."""
-  assert jax.device_count() == 8
-  member = models.MEMBERS[name]
-  testing.check_strategies_agree(member.make(), [member.batch(step) for step in range(5)], strategies())
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +71,50 @@ def test_gradients_travel_in_few_collectives(trained):
   text = strategy.step(model.step).lower(np.uint32(0), np.int32(0), state, batch).compile().as_text()
   assert 1 <= text.count(" all-reduce(") + text.count(" all-reduce-start(") <= 4
   assert " all-gather(" not in text
+
+
+def test_an_ensemble_learns_on_its_own_devices():
+  """Eight models or sixteen, one or two on each of eight devices, are what they are in one place."""
+  member = models.MEMBERS["vae-bernoulli"]
+  for num in (8, 16):
+    model = many.as_one(member.make(), num)
+    batches = [{name: np.concatenate([leaf] * num) for name, leaf in member.batch(step).items()} for step in range(3)]
+    testing.check_strategies_agree(model, batches, [parallel.single(), parallel.ensemble()])
+    state = parallel.ensemble().init(model.init, 0, batches[0])
+    for leaf in jax.tree.leaves(state):
+      assert leaf.addressable_shards[0].data.shape == (num // 8, *leaf.shape[1:])
+
+
+def test_the_models_of_an_ensemble_tell_each_other_nothing():
+  member, strategy = models.MEMBERS["vae-bernoulli"], parallel.ensemble()
+  model = many.many(member.make(), 8, report=lambda metrics: metrics)
+  batch = member.batch(0)
+  state = strategy.init(model.init, 0, batch)
+  lowered = strategy.step(model.step).lower(np.uint32(0), np.int32(0), state, strategy.place_batch(batch))
+  text = lowered.compile().as_text()
+  assert not any(word in text for word in (" all-reduce(", " all-gather(", " all-to-all(", " collective-permute("))
+  assert strategy.local_rows(12) == (0, 12)  # each device sees the whole batch
+
+
+def test_models_that_cannot_be_dealt_out_are_all_on_every_device():
+  member = models.MEMBERS["vae-bernoulli"]
+  model = many.many(member.make(), 3)
+  batches = [member.batch(step) for step in range(3)]
+  testing.check_strategies_agree(model, batches, [parallel.single(), parallel.ensemble()])
+
+
+@pytest.mark.parametrize("name", ["gan", "ddpm"])
+def test_what_is_drawn_in_a_step_is_cut_like_the_batch(name):
+  """Fakes and noise come from no batch: each device could make all of them, and the numbers would be the same."""
+  member = models.MEMBERS[name]
+  model = member.make()
+  state = jax.eval_shape(model.init, jax.random.key(0), member.batch(0))
+
+  def products(strategy):
+    laid = jax.tree.map(
+      lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, strategy.shardings(state)
+    )
+    batch = strategy.place_batch(member.batch(0))
+    return strategy.step(model.step).lower(np.uint32(0), np.int32(0), laid, batch).compile().cost_analysis()["flops"]
+
+  assert products(parallel.dp()) < products(parallel.single()) / 4

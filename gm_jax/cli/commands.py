@@ -85,7 +85,7 @@ def sample(options, rest) -> int:
   from gm_jax import parallel, sampling
 
   model = run.module.model(run.config)
-  step, state = opened.restore(run, model, parallel.single())
+  step, state = opened.restore(run, model, parallel.dp())
   if options.label is not None and not opened.uses_labels(run, model, state):
     raise UserError(f"--label {options.label}: {run.name} is not a conditional model; leave it out")
   condition = None if options.label is None else [options.label] * options.num

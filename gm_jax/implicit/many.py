@@ -21,7 +21,9 @@ from gm_jax.implicit.gan import State
 
 def mean_and_std(metrics: Metrics) -> Metrics:
   """{name: [N]} -> {name: mean over seeds, name_std: their standard deviation}, scalars that a training loop can print."""
-  return {name: values.mean() for name, values in metrics.items()} | {f"{k}_std": v.std() for k, v in metrics.items()}
+  stacked = jnp.stack([*metrics.values()], 1)  # [N, M]: where seeds are cut over devices, these meet once for all metrics
+  mean, std = dict(zip(metrics, stacked.mean(0))), dict(zip(metrics, stacked.std(0)))
+  return mean | {f"{name}_std": value for name, value in std.items()}
 
 
 def many(

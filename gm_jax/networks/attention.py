@@ -40,6 +40,7 @@ def self_attention(x, heads: int, use_bias: bool = True, *, in_init: Callable | 
   in_init = in_init or nn.initializers.lecun_normal()
   qkv = nn.Dense(3 * channels, use_bias, dtype=dtype, kernel_init=in_init)(x)
   q, k, v = (part.reshape(batch, tokens, heads, -1) for part in jnp.split(qkv, 3, -1))  # [B, T, heads, c]
-  scores = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=jnp.float32) / math.sqrt(channels // heads)
+  q = q / math.sqrt(channels // heads)  # and not the scores, of which there are more
+  scores = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=jnp.float32)
   h = jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(scores).astype(v.dtype), v)
   return nn.Dense(channels, dtype=dtype, kernel_init=out_init)(h.reshape(x.shape))

@@ -47,8 +47,8 @@ class Decoder(nn.Module):
     height, width = (side >> self.halvings for side in size)
     x = nn.Dense(height * width * self.base)(z).reshape(-1, height, width, self.base)
     for level in range(self.halvings + 1):
-      enlarge = convolve_doubled if level else convolve
-      x = nn.elu(Conv(self.base, 3, conv_general_dilated=enlarge)(x))
+      convolution = convolve_doubled if level else convolve
+      x = nn.elu(Conv(self.base, 3, conv_general_dilated=convolution)(x))
       x = nn.elu(Conv(self.base, 3)(x))
     return Conv(channels, 3)(x)
 

@@ -6,12 +6,13 @@ scale, so that a weight that is stored small moves by more of itself than one th
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gm_jax.networks import conv
+from gm_jax.networks.conv import convolve
 
 HE = math.sqrt(2)  # the gain before a rectifier, which loses half of its input's power
 
@@ -38,7 +39,7 @@ class EqualDense(nn.Module):
 
 
 class EqualConv(nn.Module):
-  """x [B, H, W, C] -> [B, H', W', features], with a kernel of `size` x `size`; of the image twice as large if `doubled`."""
+  """x [B, H, W, C] -> [B, H', W', features], with a kernel of `size` x `size`."""
 
   features: int
   size: int
@@ -46,13 +47,12 @@ class EqualConv(nn.Module):
   stride: int = 1
   padding: str = "SAME"
   use_bias: bool = True
-  doubled: bool = False
+  convolve: Callable = convolve
 
   @nn.compact
   def __call__(self, x):
-    convolve = conv.convolve_doubled if self.doubled else conv.convolve
     kernel = self.param("kernel", nn.initializers.normal(1), (self.size, self.size, x.shape[-1], self.features))
-    y = convolve(x, he(kernel, self.gain), (self.stride, self.stride), self.padding)
+    y = self.convolve(x, he(kernel, self.gain), (self.stride, self.stride), self.padding)
     return y + self.param("bias", nn.initializers.zeros_init(), (self.features,))[None, None, None] if self.use_bias else y
 
 

@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 
 from gm_jax.errors import UserError
-from gm_jax.networks.conv import double
+from gm_jax.networks.conv import convolve_doubled, double
 from gm_jax.networks.equalized import EqualConv, EqualDense, leaky, pixel_norm
 from gm_jax.networks.minibatch import append_deviation
 from gm_jax.networks.players import Critic
@@ -84,7 +84,7 @@ class Widening(nn.Module):
 
   @nn.compact
   def __call__(self, h):
-    h = pixel_norm(leaky(EqualConv(self.channels, 3, doubled=True)(h)))
+    h = pixel_norm(leaky(EqualConv(self.channels, 3, convolve=convolve_doubled)(h)))
     return pixel_norm(leaky(EqualConv(self.channels, 3)(h)))
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import base
-from gm_jax import images
+from gm_jax import images, rows
 from gm_jax.core import GenerativeModel
 from gm_jax.errors import UserError
 
@@ -42,7 +42,7 @@ def model(config):
 
   def sample(key, state, num, condition=None):
     del key
-    labels = jnp.arange(num) % CLASSES if condition is None else condition
+    labels = rows.indices(num) % CLASSES if condition is None else condition
     return images.from_unit((state["sums"] / state["counts"][:, None, None, None])[labels])
 
   def evaluate(key, state, batch):

@@ -163,13 +163,14 @@ def tasks_of_images(decode):
 
 
 @pytest.mark.parametrize("name", ["project", "encode", "interpolate", "edit"])
-def test_one_image_or_seven(name):
-  task = jax.jit(tasks_of_images(curved())[name])
+def test_one_image_or_seven_to_the_last_bit(name):
+  optimized = {"xla_backend_optimization_level": 3}  # as users have it; without, other shapes may be summed in another order
+  task = jax.jit(tasks_of_images(curved())[name], compiler_options=optimized)
   x = jnp.asarray(RNG.uniform(-1, 1, size=(7, 8, 8, 1)), jnp.float32)
   seven, one, two = (jax.tree.leaves(task(x[:num])) for num in (7, 1, 2))
   for whole, alone, pair in zip(seven, one, two):
-    np.testing.assert_allclose(whole[:1], alone, rtol=0, atol=1e-6)  # other shapes may be rounded in another order
-    np.testing.assert_allclose(whole[:2], pair, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(whole[:1], alone)
+    np.testing.assert_array_equal(whole[:2], pair)
   others = jax.tree.leaves(task(jnp.concatenate([x[:1], -x[1:]])))
   for whole, changed in zip(seven, others):
     np.testing.assert_array_equal(whole[0], changed[0])

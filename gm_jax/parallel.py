@@ -93,15 +93,7 @@ def dp() -> Strategy:
 def fsdp(min_bytes: int = 4 * 2**20) -> Strategy:
   """Fully sharded: arrays of at least `min_bytes` are cut along their largest axis that the device count divides."""
   parts = len(jax.devices())
-
-  def cut(leaf):
-    divisible = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0 and size > 0]
-    if parts == 1 or not divisible or leaf.size * leaf.dtype.itemsize < min_bytes:
-      return WHOLE
-    largest = max(divisible, key=lambda axis: leaf.shape[axis])
-    return PartitionSpec(*(MODEL if axis == largest else None for axis in range(leaf.ndim)))
-
-  return _sharded("fsdp", _mesh(1, parts), cut)
+  return _sharded("fsdp", _mesh(1, parts), _largest_axis(parts, min_bytes))
 
 
 def ensemble() -> Strategy:
@@ -161,6 +153,19 @@ BY_NAME = {"single": single, "dp": dp, "fsdp": fsdp, "pmap": pmap, "ensemble": e
 def _mesh(data: int, model: int) -> Mesh:
   # Auto, because flax layers do not state the sharding of what they compute, which explicit axes demand.
   return jax.make_mesh((data, model), (DATA, MODEL), (AxisType.Auto,) * 2, devices=jax.devices()[: data * model])
+
+
+def _largest_axis(parts: int, min_bytes: float) -> Callable:
+  """A partition that cuts what is large along its largest axis that `parts` divides."""
+
+  def partition(leaf):
+    divisible = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0 and size > 0]
+    if parts == 1 or not divisible or leaf.size * leaf.dtype.itemsize < min_bytes:
+      return WHOLE
+    largest = max(divisible, key=lambda axis: leaf.shape[axis])
+    return PartitionSpec(*(MODEL if axis == largest else None for axis in range(leaf.ndim)))
+
+  return partition
 
 
 def _sharded(name: str, mesh: Mesh, partition: Callable, batch: PartitionSpec = CUT) -> Strategy:

@@ -36,7 +36,7 @@ def abstract(state, strategy):
 def on_devices(name, num):
   """The strategy of that name over the first `num` devices."""
   mesh = parallel._mesh(1, num) if name == "fsdp" else parallel._mesh(num, 1)
-  return parallel._sharded(name, mesh, 0 if name == "fsdp" else float("inf"))
+  return parallel._sharded(name, mesh, parallel._largest_axis(num, 0 if name == "fsdp" else float("inf")))
 
 
 def equal(left, right):

@@ -264,24 +264,16 @@ def _abstract_eval(x, w, *, window: Window):
 
 
 def _fast_conv(x, w, *, window: Window):
-  """`_lax_conv` by as few products as there is a way to."""
-  if (window.strides, window.kernel_dilation, window.groups) != ((1, 1), (1, 1), 1):
+  """`_lax_conv`, or a few products of matrices where the kernel leaves room for few outputs."""
+  if window._replace(padding=(), precision=None) != Window(padding=()):
     return _lax_conv(x, w, window=window)
-  if window.input_dilation != (1, 1):
-    return _by_phases(x, w, window)
   outputs = [size + sum(pair) - kernel + 1 for size, kernel, pair in zip(x.shape[1:3], w.shape[:2], window.padding)]
-  if math.prod(outputs) <= 4:
-    return _by_products(x, w, window, outputs)
-  return _lax_conv(x, w, window=window)
-
-
-def _padded(x, padding):
-  return jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)])
+  return _by_products(x, w, window, outputs) if math.prod(outputs) <= 4 else _lax_conv(x, w, window=window)
 
 
 def _by_products(x, w, window: Window, outputs):
   """A kernel as large as the image, nearly, as in the weight gradient of a small one: a product of matrices for each output."""
-  x = _padded(x, window.padding)
+  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pair, 0) for pair in window.padding), (0, 0, 0)])
 
   def product(i, j):
     seen = x[:, i : i + w.shape[0], j : j + w.shape[1]]
@@ -289,60 +281,6 @@ def _by_products(x, w, window: Window, outputs):
     return jax.lax.dot_general(seen, w, (((1, 2, 3), (0, 1, 2)), ((), ())), precision=window.precision)
 
   return jnp.stack([jnp.stack([product(i, j) for j in range(outputs[1])], 1) for i in range(outputs[0])], 1)
-
-
-class _Phases(NamedTuple):
-  """Along one axis of a dilated image, whose every `dilation`-th pixel is one of x: output dilation * i + f, f < dilation, sees
-
-  y_f[i] = sum_m x[i + shifts[f] + m] w[firsts[f] + dilation * m].
-  """
-
-  dilation: int
-  firsts: list[int]  # the kernel's entry that falls on a pixel of x
-  shifts: list[int]
-  taps: int  # entries that do so, at most
-  num: int  # outputs of each phase, at most
-  outputs: int  # of all phases
-
-  @property
-  def padding(self):
-    """Of x before and behind, so that a window of `taps` starts wherever one of some phase does; the image has to be told."""
-    return -min(self.shifts), max(self.shifts) + self.num + self.taps - 1
-
-
-def _phases(image: int, kernel: int, dilation: int, padding: Pair) -> _Phases:
-  low, high = padding
-  outputs = (image - 1) * dilation + 1 + low + high - kernel + 1
-  firsts = [(low - phase) % dilation for phase in range(dilation)]
-  shifts = [(phase + first - low) // dilation for phase, first in enumerate(firsts)]
-  return _Phases(dilation, firsts, shifts, -(-kernel // dilation), -(-outputs // dilation), outputs)
-
-
-def _by_phases(x, w, window: Window):
-  """A convolution of a dilated image as one of the image itself, with a kernel for each phase: no products with the zeros."""
-  n, features = x.shape[0], w.shape[-1]
-  axes = [_phases(*sizes) for sizes in zip(x.shape[1:3], w.shape[:2], window.input_dilation, window.padding)]
-  y_axis, x_axis = axes
-
-  def kernel(y_first, x_first):
-    taken = w[y_first :: y_axis.dilation, x_first :: x_axis.dilation]
-    missing = [(0, axis.taps - size) for axis, size in zip(axes, taken.shape)]
-    return jnp.pad(taken, (*missing, (0, 0), (0, 0)))
-
-  kernels = jnp.concatenate([kernel(a, b) for a in y_axis.firsts for b in x_axis.firsts], -1)
-  padding = [(axis.padding[0], axis.padding[1] - size) for axis, size in zip(axes, x.shape[1:3])]
-  y = _lax_conv(_padded(x, padding), kernels, window=Window(precision=window.precision))
-  y = y.reshape(*y.shape[:3], y_axis.dilation, x_axis.dilation, features)
-
-  def place(axis, shift):
-    return slice(shift - min(axis.shifts), shift - min(axis.shifts) + axis.num)
-
-  rows = []
-  for i, down in enumerate(y_axis.shifts):
-    columns = [y[:, place(y_axis, down), place(x_axis, right), i, j] for j, right in enumerate(x_axis.shifts)]
-    rows.append(jnp.stack(columns, 3))
-  y = jnp.stack(rows, 2).reshape(n, y_axis.num * y_axis.dilation, x_axis.num * x_axis.dilation, features)
-  return y[:, : y_axis.outputs, : x_axis.outputs]
 
 
 conv_p = Primitive("gm_jax_conv")

@@ -4,8 +4,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 from gm_jax.networks import conv
 from gm_jax.networks.conv import Conv, ConvTranspose, convolve_doubled, double
@@ -136,7 +134,7 @@ def test_leading_axes_and_bfloat16():
     assert_equal(*results, tolerance=0.02)
 
 
-def test_nothing_on_the_cpu_dilates_its_input():
+def test_weight_gradients_on_the_cpu_never_dilate_the_input():
   """The slow form is one with a dilated or permuted input; look for it in the gradients that do not ask for dx."""
   for layer in (Conv(5, 4, 2), Conv(4, 3, feature_group_count=2), ConvTranspose(5, 4, 2)):
     params = layer.init(jax.random.key(1), IMAGES)
@@ -145,7 +143,8 @@ def test_nothing_on_the_cpu_dilates_its_input():
     convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     assert len(convolutions) == 2
     assert all("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line for line in convolutions)
-    assert not any("lhs_dilate = [2, 2]" in line for line in convolutions)
+    dilated = [line for line in convolutions if "lhs_dilate = [2, 2]" in line]
+    assert len(dilated) == isinstance(layer, ConvTranspose), "at most the forward pass may dilate its input"
 
 
 @pytest.mark.parametrize("layers", PAIRS)
@@ -216,24 +215,7 @@ def test_what_no_doubled_image_is_convolved_by_is_refused(size, options):
     Conv(5, size, conv_general_dilated=convolve_doubled, **options).init(jax.random.key(0), IMAGES)
 
 
-# Dilated images.
-
-
-@given(
-  st.tuples(*[st.integers(1, 6)] * 2),
-  st.tuples(*[st.integers(1, 5)] * 2),
-  st.tuples(*[st.integers(1, 3)] * 2),
-  st.tuples(*[st.tuples(st.integers(-1, 4), st.integers(-1, 4))] * 2),
-)
-@settings(max_examples=40, deadline=None)
-def test_phases_make_a_dilated_image_s_convolution(size, kernel, dilation, padding):
-  """Also where the kernel is smaller than the dilation, and where padding takes pixels away."""
-  x = jax.random.normal(jax.random.key(0), (2, *size, 3))
-  w = jax.random.normal(jax.random.key(1), (*kernel, 3, 2))
-  spans = [(side - 1) * step + 1 + sum(pair) for side, step, pair in zip(size, dilation, padding)]
-  assume(all(span >= side for span, side in zip(spans, kernel)))
-  expected = jax.lax.conv_general_dilated(x, w, (1, 1), padding, dilation, (1, 1), conv.NHWC)
-  assert_equal(jax.jit(lambda x, w: conv.convolve(x, w, (1, 1), padding, dilation))(x, w), expected)
+# Large kernels.
 
 
 def test_a_kernel_as_large_as_the_image_is_a_few_products():
@@ -245,9 +227,3 @@ def test_a_kernel_as_large_as_the_image_is_a_few_products():
     convolved = jax.jit(lambda x, w, padding=padding: conv.convolve(x, w, (1, 1), padding))
     assert_equal(convolved(x, w), expected)
     assert "stablehlo.convolution" not in convolved.lower(x, w).as_text()
-
-
-def test_no_products_with_the_zeros_of_a_dilated_image():
-  x, w = jnp.ones((1, 16, 16, 8)), jnp.ones((4, 4, 8, 8))
-  compiled = jax.jit(lambda x, w: conv.convolve(x, w, (1, 1), "SAME", (2, 2))).lower(x, w).compile()
-  assert compiled.cost_analysis()["flops"] < 1.4 * 2 * 31 * 31 * 4 * 8 * 8

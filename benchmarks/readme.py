@@ -210,7 +210,8 @@ def gan_modes() -> str:
     if "failed" not in row:
       told = ["{:.1f} +- {:.1f}".format(*row["modes"]), "{:.1%} +- {:.1%}".format(*row["high_quality"])]
       told += ["{:.3f} +- {:.3f}".format(*row["reverse_kl"]), f"{row['collapse_rate']:.0%}"]
-    rows.append([name.replace("_", " "), *told, format(row["seconds"], ".0f") if "seconds" in row else ""])
+    seconds = row.get("seconds")  # none of a row that was stopped on its way
+    rows.append([name.replace("_", " "), *told, "" if seconds is None else f"{seconds:.0f}"])
   modes = f"modes of {record['protocol']['modes']}"
   return _table(["game + remedies", modes, "high quality", "reverse KL, nats", "collapsed", "seconds"], rows)
 

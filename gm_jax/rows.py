@@ -7,8 +7,8 @@ Every model in gm_jax is written for the whole batch, with no device in sight.  
 
 In both, what must not change is the meaning of "row i".  A third shows it the whole batch, of which every device holds a part:
 what is drawn in the step must be cut like what is fed, or each device would make all of it.  This file holds these facts in a
-context variable, read while JAX traces.  Only `core`, `random`, `parallel` and the project's BatchNorm look here; no model
-does.
+context variable, read while JAX traces.  What is said of the whole batch looks here: keys, means, the statistics of layers; no
+loss does.
 """
 
 import contextlib

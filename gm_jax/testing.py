@@ -133,7 +133,8 @@ def _after(model: GenerativeModel, state, batches: list, strategy):
   state = jax.device_put(state, strategy.shardings(state))
   step = strategy.step(model.step)
   for index, batch in enumerate(batches):
-    state, _ = step(np.uint32(0), np.int32(index), state, strategy.place_batch(batch))
+    # One step at a time: with more of them in flight than the machine has cores, collectives of XLA on CPU can wait for ever.
+    state = jax.block_until_ready(step(np.uint32(0), np.int32(index), state, strategy.place_batch(batch))[0])
   return jax.device_get(state)
 
 

@@ -10,6 +10,8 @@ import pathlib
 import tempfile
 
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# Eight devices share what cores there are: XLA gives the slowest of them 40 seconds to join a collective, then ends the process.
+FLAGS += " --xla_cpu_collective_call_terminate_timeout_seconds=240"
 os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Eight devices in eight threads call LAPACK at once; with threads of its own each would wait for all the others.

@@ -110,6 +110,14 @@ def mnist(config: Run) -> dict[str, data.Dataset]:
   return {split: data.tfds_images("mnist", split, config.data_dir) for split in ("train", "test")}
 
 
+FRAMED = 32  # pixels a side: a size that can be halved often
+
+
+def framed_mnist(config: Run) -> dict[str, data.Dataset]:
+  """MNIST in the middle of black frames of 32 x 32."""
+  return {split: data.padded(dataset, FRAMED) for split, dataset in mnist(config).items()}
+
+
 def binarized_mnist(config: Run) -> dict[str, data.Dataset]:
   """MNIST as Larochelle binarised it once and for all: the data on which nats are compared."""
   return {split: data.tfds_images("binarized_mnist", split, config.data_dir) for split in ("train", "validation", "test")}

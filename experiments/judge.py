@@ -17,13 +17,16 @@ import sys
 
 import numpy as np
 
+from experiments.base import FRAMED
 from gm_jax import data, runs
 from gm_jax.cli import answered, opened
 from gm_jax.cli.options import Parser, parse
+from gm_jax.data.padded import unframed
 from gm_jax.errors import UserError
 
 PROGRAM = "python -m experiments.judge"
 SEED, STEPS, BATCH = 0, 2000, 128  # of the judge
+SIZE = 28  # pixels a side
 
 
 def train_classifier(dataset: data.Dataset, seed: int = SEED, steps: int = STEPS, run=None):
@@ -83,15 +86,16 @@ def report(options, rest: list[str]) -> dict:
 
   run = opened.open_run(options.run)
   shape, dtype = run.shapes["image"]
-  if (shape[1:], dtype) != ([28, 28, 1], "uint8"):
-    raise UserError(f"{options.run} models {dtype} {shape[1:]}; the judge reads uint8 [28, 28, 1]")
+  if (shape[1:], dtype) not in (([SIZE, SIZE, 1], "uint8"), ([FRAMED, FRAMED, 1], "uint8")):
+    known = f"uint8 [{SIZE}, {SIZE}, 1], and the middle of [{FRAMED}, {FRAMED}, 1]"
+    raise UserError(f"{options.run} models {dtype} {shape[1:]}; the judge reads {known}")
   train, test = (data.tfds_images("mnist", split, options.data_dir) for split in ("train", "test"))
   most = len(test.arrays["image"])
   if not 10 <= options.num <= most:
     raise UserError(f"--num is {options.num}; take a number from 10 to {most}, which are compared with as many test images")
   label = np.arange(options.num, dtype=np.int32) % 10 if options.labels else None
   module, variables = train_classifier(train, run=options.judge)
-  samples = draw(options.run, options.num, options.seed, label, rest)
+  samples = unframed(draw(options.run, options.num, options.seed, label, rest), SIZE)
   judged = lambda pictures: classifier.judge(module, variables, pictures)
   seen = lambda pictures: classifier.features(module, variables, pictures[: options.num])
   accuracy = lambda pictures, label: classifier.accuracy(module, variables, pictures, label)

@@ -12,15 +12,13 @@ RUN/samples has pictures of each level; those of lower ones are made of squares.
 
 import dataclasses
 
+import jax.numpy as jnp
 import optax
 
 from experiments import base
-from gm_jax import data as datasets
 from gm_jax.core import GenerativeModel
 from gm_jax.implicit import games, gan, progressive
 from gm_jax.networks.progressive import Discriminator, Generator
-
-SIZE = 32  # digits of 28 x 28 in a frame that can be halved often
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +28,9 @@ class Config(base.Run):
   channels: tuple[int, ...] = (64, 32, 16, 8)  # of each level, from the coarsest
   fade: int = 400  # steps in which a level comes in
   stay: int = 400  # steps that it then stays alone; the last one to the end
-  learning_rate: float = 1e-3  # of both players' Adam, the same for all weights as they are equalised
+  learning_rate: float = 2e-3  # of both players' Adam, the same for all weights as they are equalised
   gamma: float = 1.0  # weight of R1
-  r1_every: int = 4  # the critic pays for its slope at each so-many-th step, and then for all of them
+  r1_every: int = 8  # the critic pays for its slope at each so-many-th step, and then for all of them
   num_latents: int = 64
   decay: float = 0.998  # of the generator's average
   sample_every: int = 400
@@ -45,7 +43,7 @@ def model(config: Config) -> GenerativeModel:
   optimizer = optax.adam(config.learning_rate, b1=0.0, b2=0.99)
   game = games.r1(games.non_saturating(), config.gamma, config.r1_every)
   return gan.gan(
-    Generator((SIZE, SIZE, 1), config.channels),
+    Generator((base.FRAMED, base.FRAMED, 1), config.channels, output=jnp.tanh),
     Discriminator(config.channels),
     game,
     optimizer,
@@ -57,4 +55,4 @@ def model(config: Config) -> GenerativeModel:
 
 
 def data(config: Config):
-  return {split: datasets.padded(dataset, SIZE) for split, dataset in base.mnist(config).items()}
+  return base.framed_mnist(config)

@@ -1,4 +1,4 @@
-"""A style-based GAN on MNIST: latents enter as styles of every convolution, and chance as noise at every pixel.
+"""A style-based GAN on MNIST at 32 x 32: latents enter as styles of every convolution, and chance as noise at every pixel.
 
 Family: implicit
 Command: gm-jax train style_mnist --data-dir DIR
@@ -29,15 +29,15 @@ from gm_jax.networks.style import Discriminator, Generator
 class Config(base.Run):
   steps: int = 4000
   batch_size: int = 32
-  channels: tuple[int, ...] = (32, 24, 12)  # at 7 x 7, 14 x 14 and 28 x 28
+  channels: tuple[int, ...] = (64, 64, 32, 16)  # at 4 x 4, 8 x 8, 16 x 16 and 32 x 32
   width: int = 64  # of z, of the mapping network and of w
-  mapping: int = 4  # layers of the mapping network
+  mapping: int = 2  # layers of the mapping network
   mixing: float = 0.9  # share of images made from two latents in training
   learning_rate: float = 2e-3  # of both players' Adam
   gamma: float = 1.0  # weight of R1
   r1_every: int = 16  # the critic pays for its slope at each so-many-th step, and then for all of them
   path_weight: float = 2.0  # of what the generator pays for uneven paths
-  path_every: int = 4
+  path_every: int = 8
   decay: float = 0.998  # of the generator's average
   sample_every: int = 1000
   save_every: int = 1000
@@ -46,7 +46,7 @@ class Config(base.Run):
 
 
 def generator(config: Config) -> Generator:
-  return Generator((28, 28, 1), config.channels, config.width, config.mapping, config.mixing)
+  return Generator((base.FRAMED, base.FRAMED, 1), config.channels, config.width, config.mapping, config.mixing, output=jnp.tanh)
 
 
 def model(config: Config) -> GenerativeModel:
@@ -58,7 +58,7 @@ def model(config: Config) -> GenerativeModel:
 
 
 def data(config: Config):
-  return base.mnist(config)
+  return base.framed_mnist(config)
 
 
 def pictures(config: Config, state) -> dict:
@@ -71,7 +71,7 @@ def pictures(config: Config, state) -> dict:
 
 PSI = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 ROWS, COLUMNS = 8, 10
-FIRST_FINE = 2  # of the styles: that of 7 x 7 and the first one of 14 x 14 are coarse
+FIRST_FINE = 3  # of the styles: those of 4 x 4 and 8 x 8 are coarse
 MILD = 0.7  # psi of what is mixed
 
 

@@ -10,7 +10,7 @@ import pathlib
 import tempfile
 
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-# Eight devices share what cores there are: XLA gives the slowest of them 40 seconds to join a collective, then ends the process.
+# Eight devices share what cores there are: XLA gives the slowest of them 40 seconds to join a collective, then ends all.
 FLAGS += " --xla_cpu_collective_call_terminate_timeout_seconds=240"
 os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -25,6 +25,9 @@ _cache = pathlib.Path(tempfile.gettempdir()) / f"gm_jax-test-cache-{os.getuid()}
 _cache.mkdir(mode=0o700, exist_ok=True)
 jax.config.update("jax_compilation_cache_dir", str(_cache))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+# Tracing makes many small objects that live long: the collector would look at them again and again, a tenth of the time.
+gc.set_threshold(100_000, 20, 20)
 
 SHARED_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data" / "tfds"
 

@@ -27,3 +27,11 @@ def framed(images: np.ndarray, size: int) -> np.ndarray:
     raise UserError(f"{images.dtype} {list(images.shape[1:])} cannot be framed in {size} x {size}; take uint8 images no larger")
   spare = [(0, 0), *(((size - side) // 2, -((side - size) // 2)) for side in images.shape[1:3]), (0, 0)]
   return np.pad(images, spare)
+
+
+def unframed(images: np.ndarray, size: int) -> np.ndarray:
+  """The way back, for square ones: [B, H, W, C] -> their middles, [B, size, size, C]."""
+  top, left = ((side - size) // 2 for side in images.shape[1:3])
+  if min(top, left) < 0:
+    raise UserError(f"images of {images.shape[1]} x {images.shape[2]} have no middle of {size} x {size}")
+  return images[:, top : top + size, left : left + size]

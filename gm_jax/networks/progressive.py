@@ -13,7 +13,7 @@ level), or a traced integer: then all images have the full size, those of lower 
 branches cost what their levels cost, goes through all levels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -26,10 +26,17 @@ from gm_jax.networks.players import Critic
 
 
 class Generator(nn.Module):
-  """z [B, Z] -> images [B, *shape], linear at the end as in the paper; at `level`, and the last one unless told."""
+  """z [B, Z] -> images [B, *shape], at `level`, and the last one unless told.
+
+  Attributes:
+    channels: of each level, from the coarsest.
+    output: of every pixel.  The paper's is linear; with tanh, what must be black everywhere can be, whatever z is: where data
+      have such a background, a linear one gives every fake away.
+  """
 
   shape: tuple[int, int, int]
-  channels: Sequence[int] = (64, 64, 32)  # of each level, from the coarsest
+  channels: Sequence[int] = (64, 64, 32)
+  output: Callable = lambda image: image
 
   def setup(self):
     *size, features = self.shape
@@ -54,7 +61,7 @@ class Generator(nn.Module):
   def _at(self, level: int, z, alpha):
     maps = self._grow(z, level)
     image = self.to_image[level](maps[level])
-    return _fade(double(self.to_image[level - 1](maps[level - 1])), image, alpha) if level else image
+    return self.output(_fade(double(self.to_image[level - 1](maps[level - 1])), image, alpha) if level else image)
 
   def _grow(self, z, level: int):
     """The maps that levels 0 ... `level` end with."""

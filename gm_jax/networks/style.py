@@ -11,7 +11,7 @@ where the input has it: an exact normalisation in expectation, that cannot erase
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -26,7 +26,7 @@ from gm_jax.networks.players import Critic
 
 
 class Generator(nn.Module):
-  """z [B, Z] (and labels int32 [B]) -> images [B, *shape], linear at the end as in the paper.
+  """z [B, Z] (and labels int32 [B]) -> images [B, *shape].
 
   Noise and mixing come from `key`, or from the stream "dropout" where none is given: row i's from the key and i alone.
 
@@ -37,6 +37,8 @@ class Generator(nn.Module):
     mixing: share of the training images whose styles come from two latents, one for the levels below a random layer.
     num_classes: of the labels, which the mapping network sees; 0 for none.
     momentum: of the running mean of w, in the collection "latent_stats".
+    output: of every pixel.  The paper's is linear; with tanh, what must be black everywhere can be, whatever w is: where data
+      have such a background, a linear one gives every fake away, and the generator loses its variety before it learns a shape.
   """
 
   shape: tuple[int, int, int]
@@ -46,10 +48,11 @@ class Generator(nn.Module):
   mixing: float = 0.9
   num_classes: int = 0
   momentum: float = 0.995
+  output: Callable = lambda image: image
 
   def setup(self):
     self.mapped = Mapping(self.width, self.mapping, self.num_classes)
-    self.synthesis = Synthesis(self.shape, self.channels)
+    self.synthesis = Synthesis(self.shape, self.channels, self.output)
     self.mean = self.variable("latent_stats", "mean", jnp.zeros, (self.width,))
 
   @property
@@ -133,6 +136,7 @@ class Synthesis(nn.Module):
 
   shape: tuple[int, int, int]
   channels: Sequence[int]
+  output: Callable
 
   @nn.compact
   def __call__(self, styles, key):
@@ -151,7 +155,7 @@ class Synthesis(nn.Module):
       h = StyledConv(channels, upsampled=True)(h, styles[:, 2 * level - 1], noise(2 * level - 1))
       h = StyledConv(channels)(h, styles[:, 2 * level], noise(2 * level))
       image = upsample(image) + ToImage(colours)(h, styles[:, 2 * level + 1])
-    return image
+    return self.output(image)
 
 
 class StyledConv(nn.Module):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gm_jax import data
-from gm_jax.data.padded import framed
+from gm_jax.data.padded import framed, unframed
 from gm_jax.errors import UserError
 
 
@@ -18,6 +18,15 @@ def test_an_image_is_whole_in_the_middle_of_black(shape):
   for first, last in ((rows[0], rows[-1]), (columns[0], columns[-1])):
     assert first <= 11 - last <= first + 1
   assert frame.sum(dtype=int) == images.sum(dtype=int)
+
+
+@pytest.mark.parametrize("size", [3, 7, 8, 12])
+def test_out_of_the_frame_it_is_what_it_was(size):
+  images = np.random.default_rng(0).integers(1, 256, (3, size, size, 2), dtype=np.uint8)
+  for larger in range(size, 14):
+    np.testing.assert_array_equal(unframed(framed(images, larger), size), images)
+  with pytest.raises(UserError, match=f"no middle of {size + 1} x {size + 1}"):
+    unframed(images, size + 1)
 
 
 def test_batches_and_evaluation_are_framed_and_the_protocol_says_so():

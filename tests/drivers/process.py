@@ -10,6 +10,11 @@ import threading
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+def xla_flags(devices: int) -> str:
+  """The suite's own, with another number of virtual devices."""
+  return os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={devices}")
+
+
 class Driver(subprocess.Popen):
   """`python -m tests.drivers.run` as a real process of its own."""
 
@@ -18,7 +23,7 @@ class Driver(subprocess.Popen):
     environment = {
       **os.environ,
       "JAX_PLATFORMS": "cpu",
-      "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={devices}"),
+      "XLA_FLAGS": xla_flags(devices),
       "JAX_COMPILATION_CACHE_DIR": str(cache),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
       "PYTHONPATH": str(ROOT),

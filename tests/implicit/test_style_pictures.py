@@ -10,7 +10,7 @@ from gm_jax.core import Average, Trainable
 from gm_jax.implicit import gan
 from tests.networks.tools import noisy
 
-CONFIG = style_mnist.Config(channels=(3, 3, 2), width=4, mapping=1)
+CONFIG = style_mnist.Config(channels=(3, 3, 3, 2), width=4, mapping=1)
 ROWS, COLUMNS, PSI = style_mnist.ROWS, style_mnist.COLUMNS, style_mnist.PSI
 
 
@@ -30,11 +30,11 @@ def state():
 
 
 def cells(picture, columns):
-  """The images of a table, [rows, columns, 28, 28], without the lines between them."""
-  return picture[1:, 1:, 0].reshape(-1, 29, columns, 29)[:, :28, :, :28].swapaxes(1, 2).astype(int)
+  """The images of a table, [rows, columns, 32, 32], without the lines between them."""
+  return picture[1:, 1:, 0].reshape(-1, 33, columns, 33)[:, :32, :, :32].swapaxes(1, 2).astype(int)
 
 
-@pytest.mark.parametrize("first_fine", [0, 6])
+@pytest.mark.parametrize("first_fine", [0, 8])
 def test_tables_of_styles(state, monkeypatch, first_fine):
   monkeypatch.setattr(style_mnist, "FIRST_FINE", first_fine)
   pictures = style_mnist.pictures(CONFIG, state)

@@ -89,6 +89,13 @@ def test_one_program_for_all_levels_is_each_levels_own(made, judged, level):
   assert_equal(traced, enlarge(seen_at(X, level, 0.3, 2), 2 - level))
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_output_is_of_every_pixel_of_the_faded_image(made, alpha):
+  bounded = GENERATOR.clone(output=jnp.tanh)
+  for level in LEVELS:
+    assert_equal(bounded.apply(made, Z, True, level=level, alpha=alpha), np.tanh(draw(made, alpha, level)))
+
+
 def test_last_level_is_the_default(made, judged):
   assert_equal(GENERATOR.apply(made, Z, True), draw(made, 1.0, 2))
   assert_equal(CRITIC.apply(judged, X, True), judge(judged, X, 1.0, 2))

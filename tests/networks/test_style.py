@@ -194,6 +194,14 @@ def test_the_mean_of_w_runs_in_training_alone_and_over_all_devices(variables):
   assert_equal(pieces["latent_stats"]["mean"], np.tile(moved["latent_stats"]["mean"], (8, 1)), 1e-6)
 
 
+def test_output_is_of_every_pixel_of_the_finished_image(variables):
+  """And |J' y| is of what comes out: here three times as far."""
+  other = GENERATOR.clone(output=lambda image: 3 * jnp.tanh(image))
+  assert_equal(other.apply(variables, Z, False, key=KEY), 3 * np.tanh(draw(variables, Z, KEY, 1.0)))
+  lengths = lambda module: module.apply(variables, KEY, Z[:2], False, method="path_lengths")
+  assert_equal(lengths(GENERATOR.clone(output=lambda image: 3 * image)), 3 * lengths(GENERATOR))
+
+
 # Path lengths.
 
 

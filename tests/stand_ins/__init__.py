@@ -7,6 +7,7 @@ import sys
 
 import experiments
 from gm_jax.cli import main
+from tests.drivers.process import xla_flags
 
 HERE = pathlib.Path(__file__).parent
 
@@ -27,8 +28,7 @@ def printed(capfd, *arguments) -> str:
 
 def environment(devices: int = 1) -> dict:
   root = str(HERE.parents[1])
-  flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-  return {**os.environ, "PYTHONPATH": root, "XLA_FLAGS": flags}
+  return {**os.environ, "PYTHONPATH": root, "XLA_FLAGS": xla_flags(devices)}
 
 
 def gm_jax(*arguments, **options) -> subprocess.Popen:

@@ -1,37 +1,32 @@
-"""Eight seeds of a GAN of points in one program, against eight runs in turn.
+"""Eight seeds of a GAN of points in one program, against eight runs in turn: rows of `experiments.gan_table`.
 
 Command: python benchmarks/many_seeds.py
 Hardware: 2 CPU cores
 Minutes: 1
 Expected: 1.4 to 1.5 times as fast (wanted: 1.5)
 
-A turn is STEPS steps of each of the seeds: of all at once (gm_jax/implicit/many.py), or of one seed after the other.  The CPU
-counts as a device for each core, as `--cpu-devices 2` makes it: all at once are dealt out to them (`--strategy ensemble`), and
-one after the other are on the first, since a single net this small has nothing to cut.  "one device" is all at once on the
-first as well.  Steps are called one by one, one ahead, as the training loop does on a CPU.  Each seed learns the same either
-way, which is asserted first.
+The players are those of `gan_modes`, by themselves and with the remedies that keep all modes, at the 64 points a step of the
+table and at four times as many.  A turn is STEPS steps of each of the seeds: of all at once (gm_jax/implicit/many.py), or of
+one seed after the other.  The CPU counts as a device for each core, as `--cpu-devices 2` makes it: all at once are dealt out to
+them (`--strategy ensemble`), and one after the other are on the first, since a single net this small has nothing to cut.  "one
+device" is all at once on the first as well.  Steps are called one by one, one ahead, as the training loop does on a CPU.  Each
+seed learns the same either way, which is asserted first.
 """
 
+import itertools
 import sys
 
 import jax
 import numpy as np
-import optax
 import record
 
-from gm_jax import images, parallel
-from gm_jax.implicit import gan, many
-from gm_jax.networks.players import FlatCritic, FlatGenerator
+from experiments import gan_modes, gan_table
+from gm_jax import parallel
+from gm_jax.implicit import many
 
-SEEDS, WIDTH, LATENTS, STEPS, DEVICES = 8, 128, 2, 100, 2
-BATCHES, LEAST, TOLERANCE = (64, 128, 256), 1.5, 1e-3
-
-
-def make():
-  """Two hidden layers each, and Adam."""
-  hidden, optimizer = (WIDTH, WIDTH), optax.adam(1e-3, b1=0.5, eps=1e-5)
-  players = FlatGenerator(hidden, (1, 1, 2), output=lambda x: x), FlatCritic(hidden)
-  return gan.gan(*players, gan.non_saturating(), optimizer, optimizer, num_latents=LATENTS, pixels=images.POINTS)
+SEEDS, STEPS, DEVICES = 8, 100, 2
+ROWS = "non_saturating", "non_saturating+instance_noise+richer_latents+r1"
+BATCHES, LEAST, TOLERANCE = (64, 256), 1.5, 1e-3
 
 
 def trainer(model, strategy: parallel.Strategy, batch):
@@ -54,9 +49,10 @@ def of_seed(model, index: int):
   return model._replace(step=lambda key, state, batch: model.step(jax.random.fold_in(key, index), state, batch))
 
 
-def measure(batch) -> dict:
+def measure(row: str, batch) -> dict:
   """Times of each way, and how many times as fast as in turn the others are."""
-  model, together = make(), many.many(make(), SEEDS)
+  model = gan_modes.one(gan_table.config_of(row))
+  together = many.many(model, SEEDS)
   start = jax.device_get(jax.jit(together.init)(jax.random.key(0), batch))
   own = [many.pick(start, index) for index in range(SEEDS)]
   at_once, on_one = (trainer(together, strategy, batch) for strategy in (parallel.ensemble(), parallel.single()))
@@ -88,11 +84,11 @@ def difference(ours, theirs) -> float:
 def main() -> int:
   parallel.split_cpu(DEVICES)
   rows = {}
-  for size in BATCHES:
+  for name, size in itertools.product(ROWS, BATCHES):
     batch = {"image": np.random.default_rng(0).normal(size=(size, 1, 1, 2)).astype(np.float32)}
-    rows[f"batch {size}"] = row = measure(batch)
-    print(f"batch {size}", row, flush=True)
-  payload = {"seeds": SEEDS, "width": WIDTH, "steps": STEPS, "rows": rows}
+    rows[f"{name}, {size} points"] = row = measure(name, batch)
+    print(f"{name}, {size} points", row, flush=True)
+  payload = {"seeds": SEEDS, "steps": STEPS, "rows": rows}
   print(record.write("many_seeds", payload).relative_to(record.ROOT))
   return int(min(row["times_as_fast"]["at once"] for row in rows.values()) < LEAST)
 

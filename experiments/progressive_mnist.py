@@ -3,8 +3,8 @@
 Family: implicit
 Command: gm-jax train progressive_mnist --data-dir DIR
 Hardware: 2 CPU cores, shared with other work
-Minutes: not measured yet
-Expected: not measured yet
+Minutes: 11
+Expected: Frechet distance 44 of 1,000 samples from as many test images in a classifier's features (of training images: 7.7)
 
 The level is a function of the step: level l is alone from `l (fade + stay)` on, and the next comes in from `stay` steps later.
 RUN/samples has pictures of each level; those of lower ones are made of squares.

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import optax
 
 from experiments import diffusion_points, point_pictures
-from experiments.diffusion_points import LARGEST, LEAST
 from gm_jax import random
 from gm_jax.score import (
   consistency,
@@ -34,6 +33,7 @@ from gm_jax.score import (
 )
 
 SHAPE = (1, 1, 2)
+LEAST, LARGEST = 0.005, 50.0  # sigma / alpha of the levels
 POINTS = dict(image_shape=SHAPE, read=jnp.asarray, write=lambda x: x)
 
 

@@ -22,7 +22,7 @@ import torch
 from denoising_diffusion_pytorch import Unet
 from diffusers import DDIMScheduler, UNet2DModel
 
-from gm_jax import parallel, sampling
+from gm_jax import memory, parallel, sampling
 from gm_jax.networks.unet import ddpm_cifar10
 from gm_jax.score import diffusion, grids, noise, recipes, solvers
 
@@ -40,14 +40,14 @@ def ours(strategy: parallel.Strategy):
   network = ddpm_cifar10(channels=CHANNELS, dropout=0.0)
   model = diffusion.diffusion(network, optax.adam(1e-4), recipes.ddpm(), sampler, image_shape=SHAPE)
   batch = {"image": np.random.default_rng(0).integers(0, 256, (TRAIN_BATCH, *SHAPE)).astype(np.uint8)}
-  memory = [strategy.init(model.init, 0, batch)]
+  held = [strategy.init(model.init, 0, batch)]
   step = strategy.step(model.step)
 
   def train():
-    memory[0], _ = step(np.uint32(0), np.int32(0), memory[0], strategy.place_batch(batch))
-    return memory[0].net.params
+    held[0], _ = step(np.uint32(0), np.int32(0), held[0], strategy.place_batch(batch))
+    return held[0].net.params
 
-  return size(memory[0].net.params), train, lambda: sampling.draw(model, memory[0], seed=0, num=SAMPLE_BATCH)
+  return size(held[0].net.params), train, lambda: sampling.draw(model, held[0], seed=0, num=SAMPLE_BATCH)
 
 
 def size(params) -> int:
@@ -107,6 +107,7 @@ def trained(network, guess):
 
 def main() -> int:
   torch.set_num_threads(THREADS)
+  memory.keep()  # as every gm-jax command does; it is the whole process's
   parallel.split_cpu(THREADS)
   quiet()
   mine = ours(parallel.dp())

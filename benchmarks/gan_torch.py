@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gm_jax import parallel
+from gm_jax import memory, parallel
 from gm_jax.implicit import gan
 from gm_jax.networks import dcgan
 
@@ -41,11 +41,11 @@ def ours(base: int, strategy: parallel.Strategy):
   model = gan.gan(generator, critic, gan.non_saturating(), optimizer, optimizer, num_latents=LATENTS, decay=DECAY)
   batch = {"image": IMAGES}
   state = strategy.init(model.init, 0, batch)
-  start, memory, step = jax.device_get(state), [state], strategy.step(model.step)
+  start, held, step = jax.device_get(state), [state], strategy.step(model.step)
 
   def train():
-    memory[0], metrics = step(np.uint32(0), np.int32(0), memory[0], strategy.place_batch(batch))
-    return memory[0], metrics
+    held[0], metrics = step(np.uint32(0), np.int32(0), held[0], strategy.place_batch(batch))
+    return held[0], metrics
 
   return start, train
 
@@ -158,6 +158,7 @@ def difference(base: int, state, generator, critic) -> float:
 
 def main() -> int:
   torch.set_num_threads(THREADS)
+  memory.keep()  # as every gm-jax command does; it is the whole process's
   parallel.split_cpu(THREADS)
   rows = {}
   for base in BASES:

@@ -21,7 +21,7 @@ import numpy as np
 import record
 
 from experiments import gan_modes, gan_table
-from gm_jax import parallel
+from gm_jax import memory, parallel
 from gm_jax.implicit import many
 
 SEEDS, STEPS, DEVICES = 8, 100, 2
@@ -82,6 +82,7 @@ def difference(ours, theirs) -> float:
 
 
 def main() -> int:
+  memory.keep()  # as every gm-jax command does; it is the whole process's
   parallel.split_cpu(DEVICES)
   rows = {}
   for name, size in itertools.product(ROWS, BATCHES):

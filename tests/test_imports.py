@@ -16,6 +16,7 @@ MAY_IMPORT = {
   "__init__": set(),
   "errors": set(),
   "rows": set(),
+  "memory": set(),
   "random": {"rows"},
   "images": {"random"},
   "distributions": set(),

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from gm_jax import memory
 from gm_jax.cli.parser import parser
 from gm_jax.errors import CheckpointError, NonFiniteError, Stopped, UserError
 
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def answered(name: str, command: Callable[[], int | None]) -> int:
   """The exit code of a command; what stops it is told in one line that begins with the `name` of the program."""
+  memory.keep()
   try:
     return command() or DONE
   except SystemExit as done:  # after --help and --version

@@ -32,7 +32,7 @@ COLUMNS = 16  # of a picture
 class Config(Run):
   steps: int = 4500
   batch_size: int = 16
-  gamma: float = 0.7  # L(g) / L(x) at the equilibrium: lower for sharper digits of less variety
+  gamma: float = 0.95  # L(g) / L(x) at the equilibrium; lower for digits of less ink, which are ones
   rate: float = 0.01  # of the controller of k; the paper's 0.001 would take all of so few steps to bring k to where it rests
   learning_rate: float = 4e-4  # of both players' Adam, at first; the paper's 1e-4 is for a hundred times as many steps
   halvings: int = 3  # of the learning rate, at equal distances

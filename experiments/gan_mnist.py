@@ -2,9 +2,9 @@
 
 Family: implicit
 Command: gm-jax train gan_mnist --game hinge --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with other work
+Minutes: 3
+Expected: Frechet distance 67 of 5,000 samples from the test split in the judge's features (of training images: 1.5); seed 0
 
 Two players for all of them, those of Lucic et al. 2018 ("Are GANs Created Equal?") at a quarter of their width.  A game brings
 what it is recommended with: how the critic is normalised, its optimiser, and how often each plays.  The Frechet distance of the
@@ -112,8 +112,9 @@ RECIPES = {
   "dragan": Recipe(games.dragan, plain, adam(0.5, 0.9), (5e-4, 5e-4)),
   # Fewer layers than in the paper and none normalised, so weights may be larger.
   "wgan": Recipe(functools.partial(games.wgan, 0.05), plain, _rmsprop, (5e-4, 5e-4), n_critic=2),
-  # The controller has few steps to find its balance.
-  "began": Recipe(functools.partial(began, 0.5, 0.01), autoencoder, adam(0.5), (5e-4, 5e-4)),
+  # The controller has few steps to find its balance.  Asked for half of the digits' error, as in the paper, the generator makes
+  # ones, which have little ink to get wrong.
+  "began": Recipe(functools.partial(began, 0.95, 0.01), autoencoder, adam(0.5), (5e-4, 5e-4)),
 }
 
 

@@ -2,9 +2,9 @@
 
 Family: implicit
 Command: gm-jax train style_mnist --data-dir DIR
-Hardware: 2 CPU cores, shared with other work
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with three other trainings
+Minutes: 45
+Expected: Frechet distance 38 of 1,000 samples from as many test images in a classifier's features (of training images: 7.7)
 
 Besides samples there are two pictures.  In "truncation" each row is one w, drawn away from the mean image on the left.  In
 "mixing" each image has the coarse styles of the first of its row, and the fine ones of the first of its column.

@@ -3,7 +3,7 @@
 Command: python benchmarks/many_seeds.py
 Hardware: 2 CPU cores
 Minutes: 4
-Expected: 1.5 to 1.6 times as fast (wanted: 1.5)
+Expected: 1.49 to 1.63 times as fast (wanted: 1.5)
 
 The players are those of `gan_modes`, by themselves and with the remedies that keep all modes, at the 64 points a step of the
 table and at four times as many.  A turn is STEPS steps of each of the seeds: of all at once (gm_jax/implicit/many.py), or of

@@ -108,7 +108,7 @@ def check_learns(model: GenerativeModel, batch, reports: str, steps: int) -> Non
   assert score(state) < before, f"{reports} went from {before} to {score(state)} in {steps} steps"
 
 
-def check_strategies_agree(model: GenerativeModel, batches: list, strategies: list, *, tolerance: float = 1e-4) -> None:
+def check_strategies_agree(model: GenerativeModel, batches: list, strategies: list, *, tolerance: float = 1e-5) -> None:
   """The state after `len(batches)` steps is the same however the program is laid over devices.
 
   Args:

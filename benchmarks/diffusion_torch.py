@@ -9,10 +9,12 @@ Images are 32 x 32 x 3.  A train step is the noise's squared error at random lev
 the running average of the parameters that samples are drawn with.  A sample is DDIM in EVALUATIONS steps.  Ours and diffusers'
 are DDPM's network with half its channels, to the last parameter; that of denoising-diffusion-pytorch has the width whose number
 of parameters is nearest.  Batches are random numbers: what a step costs does not depend on them.  Theirs have a thread for each
-core; ours counts the CPU as a device for each, as `--cpu-devices 2` does, and "one device" is the same without.
+core; ours counts the CPU as a device for each, as `--cpu-devices 2` does, and "one device" is the same without.  Each has a
+process of its own, ours with the memory settings of every `gm-jax` command, theirs as they come; they take turns.
 """
 
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -31,11 +33,15 @@ CHANNELS = (64, 128, 128, 128)
 TRAIN_BATCH, SAMPLE_BATCH, EVALUATIONS = 16, 4, 10
 DECAY = 0.9999
 TABLE = noise.discrete(noise.linear_betas())
+PARAMETERS = 8_952_067
 LEAST = 1.0
 
 
-def ours(strategy: parallel.Strategy):
-  """(number of parameters, `() -> state` after a step, `() -> images`), compiled."""
+def ours(strategy: Callable[[], parallel.Strategy]):
+  """(number of parameters, {"train step": `() -> parameters`, "sample": `() -> images`}), as in a `gm-jax` command."""
+  memory.keep()
+  parallel.split_cpu(THREADS)
+  strategy = strategy()
   sampler = diffusion.Sampler(solvers.DDIM()(grids.trailing(TABLE, EVALUATIONS)))
   network = ddpm_cifar10(channels=CHANNELS, dropout=0.0)
   model = diffusion.diffusion(network, optax.adam(1e-4), recipes.ddpm(), sampler, image_shape=SHAPE)
@@ -47,14 +53,12 @@ def ours(strategy: parallel.Strategy):
     held[0], _ = step(np.uint32(0), np.int32(0), held[0], strategy.place_batch(batch))
     return held[0].net.params
 
-  return size(held[0].net.params), train, lambda: sampling.draw(model, held[0], seed=0, num=SAMPLE_BATCH)
-
-
-def size(params) -> int:
-  return sum(leaf.size for leaf in jax.tree.leaves(params))
+  count = sum(leaf.size for leaf in jax.tree.leaves(held[0].net.params))
+  return count, {"train step": train, "sample": lambda: sampling.draw(model, held[0], seed=0, num=SAMPLE_BATCH)}
 
 
 def of_diffusers():
+  """As `ours`, in PyTorch."""
   down = ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D")
   up = ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D")
   fields = dict(layers_per_block=2, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, attention_head_dim=None)
@@ -69,23 +73,26 @@ def of_diffusers():
       x = scheduler.step(network(x, t).sample, t, x).prev_sample
     return x
 
-  return *trained(network, lambda x, t: network(x, t).sample), sample
+  return trained(network, lambda x, t: network(x, t).sample, sample)
 
 
 def of_denoising_diffusion(wanted: int):
   """Its U-Net at the width that has nearly `wanted` parameters, in multiples of eight, and its own DDIM."""
   from denoising_diffusion_pytorch import GaussianDiffusion
+  from denoising_diffusion_pytorch import denoising_diffusion_pytorch as package
 
+  package.tqdm = lambda iterable, **_: iterable  # no progress bars
   count = lambda network: sum(parameter.numel() for parameter in network.parameters())
   make = lambda width: Unet(dim=width, dim_mults=(1, 2, 2, 2), flash_attn=False)
   network = make(min(range(16, 129, 8), key=lambda width: abs(count(make(width)) - wanted)))
   process = GaussianDiffusion(network, image_size=32, timesteps=1000, sampling_timesteps=EVALUATIONS, objective="pred_noise")
   sample = torch.no_grad()(lambda: process.ddim_sample((SAMPLE_BATCH, 3, 32, 32), return_all_timesteps=False))
-  return *trained(network, lambda x, t: network(x, t)), sample
+  return trained(network, network, sample)
 
 
-def trained(network, guess):
-  """(number of parameters, `() -> loss` of a step): DDPM's Algorithm 1 with Adam and an average."""
+def trained(network, guess, sample):
+  """As `ours`, with DDPM's Algorithm 1, Adam and an average."""
+  torch.set_num_threads(THREADS)
   parameters = list(network.parameters())
   average = [parameter.detach().clone() for parameter in parameters]
   optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
@@ -102,37 +109,26 @@ def trained(network, guess):
     torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], 1 - DECAY)
     return loss.item()
 
-  return sum(parameter.numel() for parameter in parameters), train
+  return sum(parameter.numel() for parameter in parameters), {"train step": train, "sample": sample}
 
 
 def main() -> int:
-  torch.set_num_threads(THREADS)
-  memory.keep()  # as every gm-jax command does; it is the whole process's
-  parallel.split_cpu(THREADS)
-  quiet()
-  mine = ours(parallel.dp())
-  systems = {"gm_jax": mine, "gm_jax, one device": ours(parallel.single())}
-  systems |= {"diffusers": of_diffusers(), "denoising-diffusion-pytorch": of_denoising_diffusion(mine[0])}
-  assert systems["diffusers"][0] == mine[0], "the networks are not of one size"
-  rows = {"parameters": {name: count for name, (count, _, _) in systems.items()}}
-  for what, which, repeats in (("train step", 1, 9), ("sample", 2, 5)):
-    seconds = record.interleaved({name: system[which] for name, system in systems.items()}, repeats=repeats)
-    times = {name: record.summary(values) for name, values in seconds.items()}
-    mine_ms = times["gm_jax"]["median_ms"]
-    ratios = {name: round(time["median_ms"] / mine_ms, 2) for name, time in times.items() if "gm_jax" not in name}
-    rows[what] = {"times": times, "times_as_fast": ratios}
-    print(what, {name: time["median_ms"] for name, time in times.items()}, ratios)
+  mine = {"gm_jax": (ours, parallel.dp), "gm_jax, one device": (ours, parallel.single)}
+  theirs = {"diffusers": (of_diffusers,), "denoising-diffusion-pytorch": (of_denoising_diffusion, PARAMETERS)}
+  with record.apart(mine | theirs) as (parameters, functions):
+    assert parameters["gm_jax"] == parameters["diffusers"] == PARAMETERS, f"the networks are not of one size: {parameters}"
+    rows = {"parameters": parameters}
+    for what, repeats in (("train step", 15), ("sample", 9)):
+      seconds = record.interleaved(functions(what), repeats=repeats)
+      times = {name: record.summary(values) for name, values in seconds.items()}
+      mine_ms = times["gm_jax"]["median_ms"]
+      ratios = {name: round(time["median_ms"] / mine_ms, 2) for name, time in times.items() if "gm_jax" not in name}
+      rows[what] = {"times": times, "times_as_fast": ratios}
+      print(what, {name: time["median_ms"] for name, time in times.items()}, ratios, flush=True)
   rows |= {"images": [TRAIN_BATCH, SAMPLE_BATCH], "evaluations": EVALUATIONS, "torch_threads": THREADS}
   packages = ("jax", "jaxlib", "flax", "numpy", "torch", "diffusers", "denoising-diffusion-pytorch")
   print(record.write("diffusion_torch", rows, packages))
   return int(min(min(rows[what]["times_as_fast"].values()) for what in ("train step", "sample")) < LEAST)
-
-
-def quiet():
-  """No progress bars."""
-  import denoising_diffusion_pytorch.denoising_diffusion_pytorch as theirs
-
-  theirs.tqdm = lambda iterable, **_: iterable
 
 
 if __name__ == "__main__":

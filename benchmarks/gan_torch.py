@@ -11,10 +11,12 @@ average of the generator.  "one draw" is the shorter step of many PyTorch progra
 critic has just seen; it saves a pass through the generator, and is shown beside the other.  Both sides have one architecture
 and start from the same weights, on which their outputs agree.  Images are random bytes: what a step costs does not depend on
 them.  PyTorch has a thread for each core; ours counts the CPU as a device for each, as `--cpu-devices 2` does, and "one device"
-is the same without.
+is the same without.  Each has a process of its own, ours with the memory settings of every `gm-jax` command, PyTorch's as they
+come; they take turns of STEPS, one ahead as the training loop does on a CPU.
 """
 
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -30,12 +32,15 @@ from gm_jax.networks import dcgan
 
 SHAPE, BATCH, LATENTS, THREADS = (28, 28, 1), 64, 64, 2
 RATE, MOMENTUM, DECAY = 2e-4, 0.5, 0.999
-BASES, LEAST, TOLERANCE = (32, 64), 1.0, 1e-4
+BASES, STEPS, LEAST, TOLERANCE = (32, 64), 10, 1.0, 1e-4
 IMAGES = np.random.default_rng(0).integers(0, 256, (BATCH, *SHAPE)).astype(np.uint8)
 
 
-def ours(base: int, strategy: parallel.Strategy):
-  """(the state at the start, `() -> state` after a step), compiled."""
+def ours(base: int, strategy: Callable[[], parallel.Strategy]):
+  """(the state at the start, {"steps": `() -> state` after STEPS of them}), as in a `gm-jax` command."""
+  memory.keep()
+  parallel.split_cpu(THREADS)
+  strategy = strategy()
   generator, critic = dcgan.Generator(SHAPE, base), dcgan.Discriminator(base)
   optimizer = optax.adam(RATE, b1=MOMENTUM)
   model = gan.gan(generator, critic, gan.non_saturating(), optimizer, optimizer, num_latents=LATENTS, decay=DECAY)
@@ -44,10 +49,14 @@ def ours(base: int, strategy: parallel.Strategy):
   start, held, step = jax.device_get(state), [state], strategy.step(model.step)
 
   def train():
-    held[0], metrics = step(np.uint32(0), np.int32(0), held[0], strategy.place_batch(batch))
-    return held[0], metrics
+    before = None
+    for index in range(STEPS):
+      held[0], metrics = step(np.uint32(0), np.int32(index), held[0], strategy.place_batch(batch))
+      jax.block_until_ready(before)
+      before = metrics
+    return held[0]
 
-  return start, train
+  return start, {"steps": train}
 
 
 class Generator(nn.Module):
@@ -81,17 +90,20 @@ class Discriminator(nn.Module):
     return self.layers(x)[:, 0]
 
 
-def theirs(base: int, state):
-  """(generator, discriminator, {name: `() -> loss` of a step}) in PyTorch, from our weights."""
+def theirs(base: int, fresh: bool, state):
+  """(number of parameters, {"steps": `() -> losses` of STEPS}) in PyTorch, from our weights; `fresh`: fakes for each player."""
+  torch.set_num_threads(THREADS)
   generator, critic, average = Generator(base), Discriminator(base), Generator(base)
   copy(generator, critic, state, base)
+  apart = difference(base, state, generator, critic)
+  assert apart < TOLERANCE, f"the players differ by {apart}"
   average.load_state_dict(generator.state_dict())
   adam = lambda player: torch.optim.Adam(player.parameters(), lr=RATE, betas=(MOMENTUM, 0.999), fused=True)
   optimizers = adam(generator), adam(critic)
   images = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).contiguous()
   softplus = functional.softplus
 
-  def step(fresh: bool):
+  def step():
     real = images.float() / 127.5 - 1
     if fresh:
       with torch.no_grad():
@@ -112,7 +124,9 @@ def theirs(base: int, state):
       torch._foreach_lerp_(floats(average), floats(generator), 1 - DECAY)
     return loss.item()
 
-  return generator, critic, {"pytorch": lambda: step(True), "pytorch, one draw": lambda: step(False)}
+  return sum(tensor.numel() for player in (generator, critic) for tensor in player.parameters()), {
+    "steps": lambda: [step() for _ in range(STEPS)]
+  }
 
 
 def floats(module) -> list:
@@ -157,23 +171,19 @@ def difference(base: int, state, generator, critic) -> float:
 
 
 def main() -> int:
-  torch.set_num_threads(THREADS)
-  memory.keep()  # as every gm-jax command does; it is the whole process's
-  parallel.split_cpu(THREADS)
   rows = {}
   for base in BASES:
-    state, train = ours(base, parallel.dp())
-    _, train_on_one = ours(base, parallel.single())
-    generator, critic, steps = theirs(base, state)
-    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
-    parameters = count(state.generator.params) + count(state.critic.params)
-    assert parameters == sum(tensor.numel() for player in (generator, critic) for tensor in player.parameters())
-    apart = difference(base, state, generator, critic)
-    assert apart < TOLERANCE, f"the players differ by {apart}"
-    seconds = record.interleaved({"gm_jax": train, "gm_jax, one device": train_on_one, **steps}, repeats=31, warmup=3)
-    times = {name: record.summary(values) for name, values in seconds.items()}
-    mine = times["gm_jax"]["median_ms"]
-    ratios = {name: round(times[name]["median_ms"] / mine, 2) for name in steps}
+    with record.apart({"gm_jax": (ours, base, parallel.dp)}) as (known, _):
+      state = known["gm_jax"]
+    mine = {"gm_jax": (ours, base, parallel.dp), "gm_jax, one device": (ours, base, parallel.single)}
+    its = {"pytorch": (theirs, base, True, state), "pytorch, one draw": (theirs, base, False, state)}
+    with record.apart(mine | its) as (known, functions):
+      parameters = known["pytorch"]
+      players = state.generator.params, state.critic.params
+      assert parameters == sum(leaf.size for leaf in jax.tree.leaves(players)), "the players are not of one size"
+      seconds = record.interleaved(functions("steps"), repeats=15)
+    times = {name: record.summary([value / STEPS for value in values]) for name, values in seconds.items()}
+    ratios = {name: round(times[name]["median_ms"] / times["gm_jax"]["median_ms"], 2) for name in its}
     rows[f"base {base}"] = {"parameters": parameters, "times": times, "times_as_fast": ratios}
     print(f"base {base}", {name: time["median_ms"] for name, time in times.items()}, ratios, flush=True)
   rows = {"batch": BATCH, "torch_threads": THREADS, "rows": rows}

@@ -3,9 +3,12 @@
 Machines are shared and drift, so times are only compared within one run, turn by turn: A B A B, medians, ratios.
 """
 
+import contextlib
 import datetime
+import functools
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -38,6 +41,47 @@ def interleaved(functions: dict[str, Callable], repeats: int = 11, warmup: int =
       jax.block_until_ready(function())
       seconds[name].append(time.perf_counter() - start)
   return seconds
+
+
+@contextlib.contextmanager
+def apart(systems: dict[str, tuple]):
+  """Systems in processes of their own, so that the threads and the memory settings of one are not another's.
+
+  Args:
+    systems: {name: (make, *arguments)}, where `make(*arguments)`, a function of the script's top level, returns what is to be
+      known of the system and {what: function}, functions as of `interleaved`.
+
+  Yields:
+    ({name: what is known of it}, `functions(what)`: {name: function} for `interleaved`).
+  """
+  context = multiprocessing.get_context("spawn")
+  pipes, processes = {}, []
+  for name, (make, *arguments) in systems.items():
+    pipes[name], theirs = context.Pipe()
+    processes.append(context.Process(target=_serve, args=(theirs, make, arguments), daemon=True))
+    processes[-1].start()
+    theirs.close()
+
+  def call(name: str, what: str):
+    pipes[name].send(what)
+    pipes[name].recv()
+
+  known = {name: pipe.recv() for name, pipe in pipes.items()}
+  yield known, lambda what: {name: functools.partial(call, name, what) for name in pipes}
+  for pipe in pipes.values():
+    pipe.close()
+  for process in processes:
+    process.join()
+
+
+def _serve(pipe, make: Callable, arguments: list) -> None:
+  """Runs what is asked for until nobody asks."""
+  known, functions = make(*arguments)
+  pipe.send(known)
+  with contextlib.suppress(EOFError):
+    while True:
+      jax.block_until_ready(functions[pipe.recv()]())
+      pipe.send(None)
 
 
 def summary(seconds: list[float]) -> dict:

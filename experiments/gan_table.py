@@ -1,23 +1,26 @@
 """Games and remedies for collapse in one table: the modes that ten seeds of each find, and how many seeds collapse.
 
-    python -m experiments.gan_table [--law grid] [--rows non_saturating hinge+packing_2] [--steps N] [--cpu-devices 2]
+    python -m experiments.gan_table [--law grid] [--rows non_saturating hinge+packing_2] [--steps N] [--jobs 2]
 
-Trains RUNS/LAW/ROW by `gan_modes`, one by one; what is done is skipped and what was stopped goes on, so the same command
+Trains RUNS/LAW/ROW by `gan_modes`, `--jobs` of them at a time, each in a process of its own that writes RUNS/LAW/ROW.log; nets
+this small have more of that than of more devices.  What is done is skipped and what was stopped goes on, so the same command
 finishes a table that was begun.  A row is named after its game and its remedies, and any that `gan_modes` knows may be asked
 for.  RUNS/LAW/table.json holds what is printed, over seeds: mean and deviation of modes, of the share of samples near one and
-of the reverse divergence in nats, the share of seeds that do not cover all modes, and the seconds of training.  Every device
-trains some of the seeds.
+of the reverse divergence in nats, the share of seeds that do not cover all modes, and the seconds of training.
 """
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import json
+import multiprocessing
 import pathlib
 import statistics
 import sys
 import time
 
 from experiments import base, gan_modes
-from gm_jax import checkpoint, runs
+from gm_jax import checkpoint, memory, runs
 from gm_jax.cli import answered, tables
 from gm_jax.cli.options import Parser, alternatives
 from gm_jax.cli.parser import SPLIT
@@ -51,12 +54,13 @@ def config_of(row: str, **options) -> gan_modes.Config:
   return gan_modes.Config(game=game, remedies=tuple(chosen), **RECIPES.get(game, {}), **options)
 
 
-def fill(rows, place: pathlib.Path, **options) -> dict:
+def fill(rows, place: pathlib.Path, jobs: int = 1, **options) -> dict:
   """The record of all rows so far, those asked for among them, trained if they have not been: {"protocol", "rows"}.
 
   Args:
     rows: their names.
     place: the directory of the law's runs; place/table.json is written after every row.
+    jobs: rows that are trained at a time.
     options: of all rows, fields of `gan_modes.Config`.
 
   Raises:
@@ -70,11 +74,33 @@ def fill(rows, place: pathlib.Path, **options) -> dict:
     if before["protocol"] != record["protocol"]:
       raise UserError(f"{file} was begun with other options than these; name another place with --runs")
     record = before
-  for row, config in wanted.items():
-    if record["rows"].get(row, {}).get("config") != _learnt(config):
-      record["rows"][row] = finish(config, place / row)
-      runs.write_atomically(file, (json.dumps(record, indent=2) + "\n").encode())
+  left = {row: config for row, config in wanted.items() if record["rows"].get(row, {}).get("config") != _learnt(config)}
+  for row, found in finished(left, place, jobs):
+    record["rows"][row] = found
+    runs.write_atomically(file, (json.dumps(record, indent=2) + "\n").encode())
   return record
+
+
+def finished(configs: dict[str, gan_modes.Config], place: pathlib.Path, jobs: int):
+  """(row, its record), as each comes to its end."""
+  if jobs == 1:
+    yield from ((row, finish(config, place / row)) for row, config in configs.items())
+    return
+  place.mkdir(parents=True, exist_ok=True)
+  spawn = multiprocessing.get_context("spawn")
+  pool = concurrent.futures.ProcessPoolExecutor(jobs, mp_context=spawn, initializer=memory.keep)
+  try:
+    pending = {pool.submit(_finish_logged, config, place / row): row for row, config in configs.items()}
+    for done in concurrent.futures.as_completed(pending):
+      print(f"{pending[done]}: done", flush=True)
+      yield pending[done], done.result()
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def _finish_logged(config: gan_modes.Config, directory: pathlib.Path) -> dict:
+  with open(f"{directory}.log", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    return finish(config, directory)
 
 
 def finish(config: gan_modes.Config, directory: pathlib.Path) -> dict:
@@ -166,8 +192,14 @@ def read(arguments):
   parser.add_argument("--rows", nargs="+", default=ROWS, metavar="GAME+REMEDY", help="(default: all)")
   parser.add_argument("--steps", type=int, default=gan_modes.Config.steps)
   parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/gan_table"))
-  parser.add_argument("--cpu-devices", type=int, metavar="N", help=SPLIT)
-  return parser.parse_args(arguments)
+  parser.add_argument("--jobs", type=int, default=1, metavar="N", help="rows trained at a time (default: 1)")
+  parser.add_argument("--cpu-devices", type=int, metavar="N", help=f"with --jobs 1: {SPLIT}")
+  options = parser.parse_args(arguments)
+  if options.jobs < 1:
+    raise UserError(f"--jobs must be at least 1, not {options.jobs}")
+  if options.jobs > 1 and options.cpu_devices:
+    raise UserError(f"--jobs {options.jobs} and --cpu-devices {options.cpu_devices} exclude each other")
+  return options
 
 
 def show(options) -> None:
@@ -175,7 +207,7 @@ def show(options) -> None:
   from gm_jax.cli import training
 
   training.split_cpu(options.cpu_devices)
-  record = fill(options.rows, options.runs / options.law, law=options.law, steps=options.steps)
+  record = fill(options.rows, options.runs / options.law, options.jobs, law=options.law, steps=options.steps)
   print(table(record, options.rows))
 
 

@@ -203,17 +203,25 @@ def solvers() -> str:
 
 
 def gan_modes() -> str:
-  """Games and remedies: modes, quality, divergence and collapse over seeds."""
-  rows, record = [], _record("gan_modes")
-  for name, row in record["rows"].items():
-    told = ["not finite", "", "", ""]
-    if "failed" not in row:
-      told = ["{:.1f} +- {:.1f}".format(*row["modes"]), "{:.1%} +- {:.1%}".format(*row["high_quality"])]
-      told += ["{:.3f} +- {:.3f}".format(*row["reverse_kl"]), f"{row['collapse_rate']:.0%}"]
-    seconds = row.get("seconds")  # none of a row that was stopped on its way
-    rows.append([name.replace("_", " "), *told, "" if seconds is None else f"{seconds:.0f}"])
-  modes = f"modes of {record['protocol']['modes']}"
-  return _table(["game + remedies", modes, "high quality", "reverse KL, nats", "collapsed", "seconds"], rows)
+  """Games and remedies: modes, quality and divergence over seeds, on each law."""
+  laws = _record("gan_modes")["laws"]
+  titles = ["game + remedies"]
+  for law, found in laws.items():
+    titles += [f"{law}: modes of {found['protocol']['modes']}", "high quality", "reverse KL, nats", "collapsed", "seconds"]
+  names = dict.fromkeys(name for found in laws.values() for name in found["rows"])
+  cells = {name: [cell for found in laws.values() for cell in _of_law(found, name)] for name in names}
+  return _table(titles, [[name.replace("_", " "), *row] for name, row in cells.items()])
+
+
+def _of_law(found: dict, name: str) -> list[str]:
+  """The five cells of a row; seconds are unknown of one that was stopped on its way."""
+  row = found["rows"].get(name)
+  if row is None or "failed" in row:
+    return ["" if row is None else "not finite", "", "", "", ""]
+  forms = {"modes": "{:.1f} +- {:.1f}", "high_quality": "{:.1%} +- {:.1%}", "reverse_kl": "{:.3f} +- {:.3f}"}
+  seconds = row.get("seconds")
+  scores = [form.format(*row[name]) for name, form in forms.items()]
+  return [*scores, f"{row['collapse_rate']:.0%}", f"{seconds:.0f}" if seconds else ""]
 
 
 def gan_games() -> str:

@@ -30,8 +30,7 @@ class Generator(nn.Module):
 
   Attributes:
     channels: of each level, from the coarsest.
-    output: of every pixel.  The paper's is linear; with tanh, what must be black everywhere can be, whatever z is: where data
-      have such a background, a linear one gives every fake away.
+    output: of every pixel.  The paper's is linear; with tanh, what must be black everywhere can be, whatever z is.
   """
 
   shape: tuple[int, int, int]

@@ -37,8 +37,7 @@ class Generator(nn.Module):
     mixing: share of the training images whose styles come from two latents, one for the levels below a random layer.
     num_classes: of the labels, which the mapping network sees; 0 for none.
     momentum: of the running mean of w, in the collection "latent_stats".
-    output: of every pixel.  The paper's is linear; with tanh, what must be black everywhere can be, whatever w is: where data
-      have such a background, a linear one gives every fake away, and the generator loses its variety before it learns a shape.
+    output: of every pixel.  The paper's is linear; with tanh, what must be black everywhere can be, whatever w is.
   """
 
   shape: tuple[int, int, int]

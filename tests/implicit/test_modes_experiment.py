@@ -207,3 +207,18 @@ def test_a_row_that_blows_up_is_a_row(tmp_path, monkeypatch, capsys):
   assert gan_table.table(record, ["wgan"]).splitlines()[-1].split() == ["wgan", "not", "finite"]
   assert dataclasses.asdict(gan_table.config_of("wgan"))["n_critic"] == 5
   assert not runs.is_run(tmp_path / "wgan")
+
+
+def test_rows_are_the_same_side_by_side(tmp_path):
+  rows, options = ["non_saturating", "hinge"], dict(TINY, steps=2, strategy="single")
+  one, two = (gan_table.fill(rows, tmp_path / str(jobs), jobs, **options) for jobs in (1, 2))
+  scores = lambda record: {name: {**row, "seconds": None} for name, row in record["rows"].items()}
+  assert scores(one) == scores(two) == scores(json.loads((tmp_path / "2" / "table.json").read_text()))
+  assert "gan_modes" in (tmp_path / "2" / "hinge.log").read_text()
+
+
+@pytest.mark.parametrize("options", [["--jobs", "0"], ["--jobs", "2", "--cpu-devices", "2"]])
+def test_jobs_that_cannot_be_are_told(options, tmp_path, capsys):
+  assert gan_table.main([*options, "--runs", str(tmp_path)]) == 2
+  assert options[1] in capsys.readouterr().err
+  assert not any(tmp_path.iterdir())

@@ -43,14 +43,16 @@ def test_solvers_table_falls_and_is_in_order(place, capfd):
   command = "solvers", "normal_points", "--num", "100", "--evaluations", "1", "9", "36"
   report = json.loads(printed(capfd, *command, "--json"))
   assert report["evaluations"] == [1, 9, 36]
-  found = report["distances"]
+  found, typical = report["distances"], report["median_distances"]
+  assert all(typical[name][2] < min(typical[name][:2]) for name in found)
   assert found["Heun"][0] == pytest.approx(found["Euler (DDIM)"][0], rel=1e-5)  # one step to the image is Euler's
   for name, (one, some, many) in found.items():
     assert min(one, some) > many, name
   of_higher_order = ("DPM++ 2M", "DPM++ 3M", "UniPC 2", "UniPC 3", "iPNDM 4")
   assert max(found[name][2] for name in of_higher_order) < found["Euler (DDIM)"][2] / 2
   table = printed(capfd, *command)
-  assert [line.split("  ")[0] for line in table.splitlines() if line.endswith(f"{found['Heun'][2]:.4f}")] == ["Heun"]
+  for distances in (found, typical):
+    assert [line.split("  ")[0] for line in table.splitlines() if line.endswith(f"{distances['Heun'][2]:.4f}")] == ["Heun"]
 
 
 def test_solvers_table_is_what_each_solver_makes_of_standard_normal_noise(place, capfd):

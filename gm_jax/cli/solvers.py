@@ -31,9 +31,11 @@ def solvers(options, rest) -> int:
   start = random.normal(random.stream(options.seed, random.SAMPLE), options.num, shape)
   told = lambda x, log_snr: denoise(x, log_snr, label)
   found = solving.distances(told, editor.grid, start, options.evaluations)
+  column = lambda of: {name: [None if one is None else of(one) for one in row] for name, row in found.items()}
   report = {
     "evaluations": options.evaluations,
-    "distances": found,
+    "distances": column(lambda one: one.rms),
+    "median_distances": column(lambda one: one.median),
     "protocol": {
       "experiment": run.name,
       "step": step,
@@ -58,7 +60,9 @@ def open_diffusion(path):
 
 def _text(report: dict) -> str:
   shown = lambda value: "-" if value is None else f"{value:.4f}"
-  rows = [[name, *map(shown, values)] for name, values in report["distances"].items()]
-  grid = tables.grid(["evaluations", *map(str, report["evaluations"])], rows, texts=1)
-  head = "root mean square distance to the converged sample, from the same noise"
-  return f"{head}\n\n{grid}\n\nprotocol: {tables.protocol(report['protocol'])}"
+  parts = []
+  for kind, name in (("root mean square", "distances"), ("median", "median_distances")):
+    rows = [[solver, *map(shown, values)] for solver, values in report[name].items()]
+    grid = tables.grid(["evaluations", *map(str, report["evaluations"])], rows, texts=1)
+    parts.append(f"{kind} distance to the converged sample, from the same noise\n\n{grid}\n\n")
+  return f"{''.join(parts)}protocol: {tables.protocol(report['protocol'])}"

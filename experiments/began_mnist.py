@@ -34,8 +34,9 @@ class Config(Run):
   batch_size: int = 16
   gamma: float = 0.95  # L(g) / L(x) at the equilibrium; lower for digits of less ink, which are ones
   rate: float = 0.01  # of the controller of k; the paper's 0.001 would take all of so few steps to bring k to where it rests
-  learning_rate: float = 4e-4  # of both players' Adam, at first; the paper's 1e-4 is for a hundred times as many steps
-  halvings: int = 3  # of the learning rate, at equal distances
+  learning_rate: float = 4e-4  # of the critic's Adam, at first; the paper's 1e-4 is for a hundred times as many steps
+  generator_learning_rate: float = 2e-3  # if it is the critic's, the generator stays with an even grey and k at 0
+  halvings: int = 3  # of both learning rates, at equal distances
   momentum: float = 0.5  # Adam's b1
   base: int = 16  # channels; the critic's encoder has twice and three times as many at 14 x 14 and 7 x 7
   num_latents: int = 32  # as many as the critic's codes have numbers
@@ -52,10 +53,11 @@ def critic(config: Config) -> AutoencodingCritic:
 
 def model(config: Config) -> GenerativeModel:
   spans = max(1, config.steps // (config.halvings + 1))
-  falling = optax.exponential_decay(config.learning_rate, spans, 0.5, staircase=True)
-  optimizer = optax.adam(falling, b1=config.momentum)
+  falling = lambda rate: optax.exponential_decay(rate, spans, 0.5, staircase=True)
+  rates = config.generator_learning_rate, config.learning_rate
+  optimizers = (optax.adam(falling(rate), b1=config.momentum) for rate in rates)
   players = Decoder((28, 28, 1), config.base), critic(config), began.began(config.gamma, config.rate)
-  return gan.gan(*players, optimizer, optimizer, num_latents=config.num_latents, decay=config.decay)
+  return gan.gan(*players, *optimizers, num_latents=config.num_latents, decay=config.decay)
 
 
 def data(config: Config):

@@ -2,13 +2,16 @@
 
 Family: implicit
 Command: gm-jax train infogan_mnist --data-dir DIR
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: purity 0.79 (0.75 after half of the steps): six categories are one digit each, two share 4 and 9, two 7 and 8; seed 0
+Hardware: 2 CPU cores, shared with two other trainings
+Minutes: 23, in two pieces
+Expected: purity 0.82, the ten categories are ten digits; seed 0 (seed 1 after half of the steps: 0.69, seed 0: 0.74)
 
 `python -m experiments.purity RUN --data-dir DIR` says whether each category is one digit.  In the pictures "number_1" and
 "number_2" a row has a category, and a column a value of that number from -1 to 1, all else being fixed; in "categories" a
 column has a noise of its own.
+
+The critic, and with it the recogniser of codes, sees data and fakes slanted at random.  Without that a category may say which
+way a digit leans: two of them shared 4 and 9, two 7 and 8, and purity was 0.79 (seed 1 after a quarter of the steps: 0.33).
 """
 
 import dataclasses
@@ -19,8 +22,9 @@ import optax
 from experiments.base import Run, mnist
 from gm_jax import images
 from gm_jax.core import GenerativeModel
-from gm_jax.implicit import gan, infogan, latents
+from gm_jax.implicit import gan, infogan, latents, remedies
 from gm_jax.networks.infogan import Discriminator, Generator
+from gm_jax.reconstruction import corruptions
 
 COLUMNS = 10  # of a picture
 
@@ -38,6 +42,7 @@ class Config(Run):
   num_numbers: int = 2
   weight: float = 1.0  # of the information about the category
   numbers_weight: float = 0.1  # of that about the numbers
+  slant: float = 0.4  # most that the critic's view of an image is slanted, in pixels for each row above the middle
   decay: float = 0.999  # of the generator's average
   sample_every: int = 1000
   save_every: int = 1000
@@ -50,7 +55,8 @@ def model(config: Config) -> GenerativeModel:
   informative = infogan.informative(*codes, weight=config.weight, numbers_weight=config.numbers_weight)
   optimizers = (optax.adam(rate, b1=config.momentum) for rate in (config.generator_learning_rate, config.critic_learning_rate))
   players = generator(config), Discriminator(config.base), gan.non_saturating(), *optimizers
-  return gan.gan(*players, num_latents=config.num_latents, decay=config.decay, remedies=(informative,))
+  chosen = informative, remedies.augmentation(corruptions.slanted(config.slant))
+  return gan.gan(*players, num_latents=config.num_latents, decay=config.decay, remedies=chosen)
 
 
 def generator(config: Config) -> Generator:

@@ -217,7 +217,8 @@ def make_unrolled_gan():
 
 
 def make_infogan():
-  return make_remedied_gan(games.non_saturating(), infogan.informative((4,), 2, hidden=8))
+  chosen = infogan.informative((4,), 2, hidden=8), remedies.augmentation(corruptions.slanted(0.4))
+  return make_remedied_gan(games.non_saturating(), *chosen)
 
 
 def make_began():

@@ -153,6 +153,23 @@ def instance_noise(std: float | Callable) -> Remedy:
   return lambda gan: gan._replace(views=(*gan.views, view))
 
 
+def augmentation(change: Callable) -> Remedy:
+  """In training the critic sees data and fakes changed at random in ways that should not matter (Zhao et al. 2020).
+
+  The generator is taught through the change, so what it makes is not changed itself; and a code that the critic must recognise
+  (infogan.py) cannot lie in what is.
+
+  Args:
+    change: `(key, x [B, H, W, C]) -> x`, differentiable in x, as in `reconstruction.corruptions`; x as the players see it.
+  """
+
+  def view(key, turn, train, x, *condition):
+    del turn
+    return change(key, x) if train else x, *condition
+
+  return lambda gan: gan._replace(views=(*gan.views, view))
+
+
 def minibatch_discrimination(kernels: int = 50, dim: int = 5) -> Remedy:
   """The critic also sees how close its features of an image are to those of the others in the batch, of data alone or of fakes
   alone (Salimans et al. 2016, section 3.2; `networks.minibatch`)."""

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from gm_jax import images
+from gm_jax import images, random
 from gm_jax.implicit import games, gan, latents, remedies
 from gm_jax.networks.minibatch import MinibatchCritic
 from gm_jax.networks.norm import BatchNorm
@@ -154,6 +154,24 @@ def test_instance_noise_fades_and_is_not_that_of_the_fakes():
   noises = np.stack([metrics["real"], metrics["fake"]])
   assert len(np.unique(noises)) == 40, "a fresh draw every time, for data and for fakes"
   assert abs(np.corrcoef(noises)[0, 1]) < 0.7
+
+
+def test_what_is_changed_for_the_critic_is_changed_on_both_sides_and_teaches_the_generator():
+  twice = remedies.augmentation(lambda key, x: 2 * x)
+  data = {"image": players.points([2.0, 4.0])}
+  model = players.duel(games.wgan(np.inf), optax.sgd(0.1), twice)
+  states, metrics = players.walk(model, data, 1)
+  np.testing.assert_allclose([metrics["real"][0], metrics["fake"][0]], [2 * 3, 2], rtol=1e-6)
+  psi = 1 - 0.1 * (2 - 6)
+  np.testing.assert_allclose(states.generator.params["theta"].reshape(()), 1 + 0.1 * 2 * psi, rtol=1e-6)
+  before = model.init(jax.random.key(0), data)
+  np.testing.assert_allclose(model.evaluate(jax.random.key(1), before, data)["critic"], [2.0, 4.0], rtol=1e-6)
+
+  key = jax.random.key(0)
+  shifted = remedies.augmentation(lambda key, x: x + random.normal(key, len(x), x.shape[1:]))(PLAIN).views[0]
+  seen, again, other = (shifted(key, 0, True, players.points(np.zeros(9)))[0] for key in (key, key, jax.random.key(1)))
+  np.testing.assert_array_equal(seen, again)
+  assert not np.isclose(seen, other).any()
 
 
 def test_layers_that_are_remedies():

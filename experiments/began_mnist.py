@@ -4,7 +4,7 @@ Family: implicit
 Command: gm-jax train began_mnist --data-dir DIR
 Hardware: 2 CPU cores, shared with another training
 Minutes: 11
-Expected: a classifier is 93 % sure of 1,000 samples, 46 % of them ones, and 0, 2, 3, 5 at most 1 % each; k comes to 0.26; seed 0
+Expected: a classifier is 93 % sure of 1,000 samples; 46 % are ones, 0, 2, 3, 5 at most 1 % each; k comes to 0.26; seed 0
 
 `gm-jax evaluate` reports L(x) of test images as "error" and L(g) of samples as "fake_error", means over pixels in [-1, 1], and
 the paper's measure of "convergence", L(x) + |gamma L(x) - L(g)|: by the means of each batch, so it is that of the whole split

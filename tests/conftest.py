@@ -12,6 +12,9 @@ import tempfile
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 # Eight devices share what cores there are: XLA gives the slowest of them 40 seconds to join a collective, then ends all.
 FLAGS += " --xla_cpu_collective_call_terminate_timeout_seconds=240"
+# A device that waits for the others at a collective holds a thread of XLA's pool, which has as many as there are devices: where
+# several collectives are in hand at once, all threads may wait.  NPROC is what XLA takes for the number of cores.
+os.environ.setdefault("NPROC", "32")
 os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Eight devices in eight threads call LAPACK at once; with threads of its own each would wait for all the others.

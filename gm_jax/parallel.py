@@ -97,9 +97,13 @@ def fsdp(min_bytes: int = 4 * 2**20) -> Strategy:
 
 
 def ensemble() -> Strategy:
-  """For a state whose every array has the models side by side as its first axis: some of them on each device."""
+  """For a state whose every array has the models side by side as its first axis: some of them on each device.
+
+  Counters are whole on each device: all models are at the same step, and none asks another device which it is.
+  """
   parts = len(jax.devices())
-  dealt = lambda leaf: PartitionSpec(MODEL) if leaf.ndim and leaf.shape[0] % parts == 0 else WHOLE
+  counter = lambda leaf: leaf.ndim == 1 and jnp.issubdtype(leaf.dtype, jnp.integer)
+  dealt = lambda leaf: PartitionSpec(MODEL) if leaf.ndim and leaf.shape[0] % parts == 0 and not counter(leaf) else WHOLE
   return _sharded("ensemble", _mesh(1, parts), dealt, batch=WHOLE)
 
 

@@ -27,15 +27,16 @@ def mean_and_std(metrics: Metrics) -> Metrics:
 
 
 def many(
-  model: GenerativeModel, num: int, *, batch_axis: int | None = None, report: Callable = mean_and_std
+  model: GenerativeModel, num: int, *, batch_axis: int | None = None, report: Callable = lambda metrics: metrics
 ) -> GenerativeModel:
-  """`num` models in one: states, samples [num, n, H, W, C] and scores {name: [num, B]} have an axis of seeds in front.
+  """`num` models in one: states, metrics, samples [num, n, H, W, C] and scores {name: [num, B]} have an axis of seeds in front.
 
   Args:
     model: any.
     num: how many.
     batch_axis: None if all see the same batch; 0 if every entry of a batch is [num, B, ...], one for each.
-    report: of metrics {name: [num]}, what a step returns; `lambda metrics: metrics` for all of them.
+    report: what a step tells of its metrics {name: [num]}: all of them, or say `mean_and_std`.  Models on several devices wait
+      for one another in each step whose metrics meet, and otherwise nowhere.
   """
 
   def over(function, *axes):
@@ -70,7 +71,7 @@ def as_one(model: GenerativeModel, num: int) -> GenerativeModel:
   is cut over devices is dealt out as a whole one is.  `sample` draws from the first model alone: samples of all, mixed, would
   have the modes that each of them has lost.  `evaluate` averages what the models say of the same examples, {name: [B]}.
   """
-  apart, together = many(model, num, batch_axis=0), many(model, num)
+  apart, together = many(model, num, batch_axis=0, report=mean_and_std), many(model, num)
 
   def deal(batch):
     return {name: _dealt(rows, num) for name, rows in batch.items()}

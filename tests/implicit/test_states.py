@@ -123,8 +123,8 @@ def make_points(n_critic):
 
 def test_many_seeds_are_as_many_runs():
   one, num = make_points(n_critic=2), 3
-  together = many.many(one, num, report=lambda metrics: metrics)
-  each = many.many(one, num, batch_axis=0)
+  together = many.many(one, num)
+  each = many.many(one, num, batch_axis=0, report=many.mean_and_std)
   batch = {"image": np.random.default_rng(0).normal(size=(8, 1, 1, 2)).astype(np.float32)}
   spread = {"image": np.broadcast_to(batch["image"], (num, 8, 1, 1, 2))}
   key = jax.random.key

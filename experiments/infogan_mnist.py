@@ -4,7 +4,7 @@ Family: implicit
 Command: gm-jax train infogan_mnist --data-dir DIR
 Hardware: 2 CPU cores, shared with two other trainings
 Minutes: 23, in two pieces
-Expected: purity 0.82, the ten categories are ten digits; seed 0 (seed 1 after half of the steps: 0.69, seed 0: 0.74)
+Expected: purity 0.82, most of each category is a digit of its own; seed 0 (seed 1 after half of the steps: 0.69, seed 0: 0.74)
 
 `python -m experiments.purity RUN --data-dir DIR` says whether each category is one digit.  In the pictures "number_1" and
 "number_2" a row has a category, and a column a value of that number from -1 to 1, all else being fixed; in "categories" a

@@ -8,9 +8,9 @@ step of a U-Net that is 600 MiB a step, and a seventh of the processor's time.
 import ctypes
 import sys
 
-# Names of glibc's settings (mallopt(3)), and values: nothing is mapped apart, nothing is given back, and all threads share one
-# heap, since other threads' heaps have 64 MiB at most.
-_KEPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_ARENA_MAX": (-8, 1)}
+# Names of glibc's settings (mallopt(3)), and values: nothing is mapped apart, nothing is given back, however much (-1), and
+# all threads share one heap, since other threads' heaps have 64 MiB at most.
+_KEPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_ARENA_MAX": (-8, 1)}
 
 
 def keep() -> bool:

@@ -117,13 +117,13 @@ def _compression(record) -> str:
 
 
 def _diffusion_torch(record) -> str:
-  ratios = {what: record[what]["times_as_fast"] for what in ("train step", "sample")}
-  one, other = ratios["train step"]
+  rows = {what: row["times_as_fast"] for what, row in record.items() if isinstance(row, dict) and "times_as_fast" in row}
+  one, other = rows["sample"]
   size = record["parameters"]["gm_jax"] / 1e6
+  told = [f"a {what} {ratios[one]:.2f} and {ratios[other]:.2f} times" for what, ratios in rows.items()]
   return (
-    f"A train step of DDPM's U-Net ({size:.1f} M parameters, 32 x 32) is {ratios['train step'][one]:.2f} and "
-    f"{ratios['train step'][other]:.2f} times as fast as that of {one} and of {other}, a sample by DDIM "
-    f"{ratios['sample'][one]:.2f} and {ratios['sample'][other]:.2f} times."
+    f"Of DDPM's U-Net ({size:.1f} M parameters, 32 x 32) {', '.join(told)} as fast as that of {one} and of {other} "
+    "(steps by the number of images, samples by DDIM)."
   )
 
 

@@ -42,5 +42,6 @@ def self_attention(x, heads: int, use_bias: bool = True, *, in_init: Callable | 
   q, k, v = (part.reshape(batch, tokens, heads, -1) for part in jnp.split(qkv, 3, -1))  # [B, T, heads, c]
   q = q / math.sqrt(channels // heads)  # and not the scores, of which there are more
   scores = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=jnp.float32)
-  h = jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(scores).astype(v.dtype), v)
+  # Heads first and swapped after: else the weights, of which there are most, would be transposed for the product.
+  h = jnp.einsum("bhqk,bkhc->bhqc", jax.nn.softmax(scores).astype(v.dtype), v).swapaxes(1, 2)
   return nn.Dense(channels, dtype=dtype, kernel_init=out_init)(h.reshape(x.shape))

@@ -6,9 +6,9 @@ length depends on the score's.  The network is told the class, so samples of a c
 
 Family: score
 Command: gm-jax train ncsn_digits
-Hardware: 2 CPU cores
-Minutes: not measured yet
-Expected: not measured yet
+Hardware: 2 CPU cores, shared with another training
+Minutes: 7.3
+Expected: the noise's squared error is 0.306 +- 0.015 on the 299 test images (`gm-jax evaluate`), seed 0; pictures like digits
 """
 
 import dataclasses

@@ -120,10 +120,10 @@ def _diffusion_torch(record) -> str:
   rows = {what: row["times_as_fast"] for what, row in record.items() if isinstance(row, dict) and "times_as_fast" in row}
   one, other = rows["sample"]
   size = record["parameters"]["gm_jax"] / 1e6
-  told = [f"a {what} {ratios[one]:.2f} and {ratios[other]:.2f}" for what, ratios in rows.items()]
+  told = [f"{ratios[one]:.2f} and {ratios[other]:.2f} (a {what})" for what, ratios in rows.items()]
   return (
     f"How many times as fast DDPM's U-Net ({size:.1f} M parameters, 32 x 32) is as those of {one} and of {other}: "
-    f"{', '.join(told)} (steps by their number of images, samples by DDIM)."
+    f"{', '.join(told)}; steps by their number of images, samples by DDIM."
   )
 
 

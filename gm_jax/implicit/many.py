@@ -35,8 +35,8 @@ def many(
     model: any.
     num: how many.
     batch_axis: None if all see the same batch; 0 if every entry of a batch is [num, B, ...], one for each.
-    report: what a step tells of its metrics {name: [num]}: all of them, or say `mean_and_std`.  Models on several devices wait
-      for one another in each step whose metrics meet, and otherwise nowhere.
+    report: what a step tells of its metrics {name: [num]}: all of them, or say `mean_and_std`.  Where the metrics of
+      models on several devices meet, the devices wait for one another in every step.
   """
 
   def over(function, *axes):

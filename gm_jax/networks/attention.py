@@ -42,6 +42,11 @@ def self_attention(x, heads: int, use_bias: bool = True, *, in_init: Callable | 
   q, k, v = (part.reshape(batch, tokens, heads, -1) for part in jnp.split(qkv, 3, -1))  # [B, T, heads, c]
   q = q / math.sqrt(channels // heads)  # and not the scores, of which there are more
   scores = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=jnp.float32)
-  # Heads first and swapped after: else the weights, of which there are most, would be transposed for the product.
-  h = jnp.einsum("bhqk,bkhc->bhqc", jax.nn.softmax(scores).astype(v.dtype), v).swapaxes(1, 2)
+  # The softmax's denominators divide the result and not the weights, of which there are more; so do their gradients.
+  weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+  # Heads first and swapped after: else the weights would be transposed for the product.
+  h = jnp.einsum("bhqk,bkhc->bhqc", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+  # Broadcast by hand, so that its gradient is a product and, apart, a sum: ten times as fast as XLA's loop on a CPU for both.
+  h = h * jnp.broadcast_to(1 / weights.sum(-1, keepdims=True), h.shape)
+  h = h.astype(v.dtype).swapaxes(1, 2)
   return nn.Dense(channels, dtype=dtype, kernel_init=out_init)(h.reshape(x.shape))

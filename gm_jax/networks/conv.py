@@ -13,6 +13,10 @@ and input dilation a, y[o] = sum_k x[(o s + k r - p) / a] w[k], and
   dw   is x * dy with s and r exchanged, channels taking the place of examples;
   dw   where a > 1 is dy * x, turned round, so that the kernel is dilated and not the input.
 
+XLA's fast kernel takes neither an image that is to grow nor one with zeros between its pixels; such images are padded, or
+convolved in parts, before it.  Large convolutions by three rows of float32 take half of the products (Winograd's minimal
+filtering), unless a precision is asked for.
+
 On other backends `convolve` is `lax.conv_general_dilated` itself, letter for letter, so that their compilers find the
 patterns they know.  That is decided while tracing, by `jax.default_backend()`: a choice at lowering time
 (`lax.platform_dependent`) would put a branch into every program and its gradient.
@@ -31,6 +35,10 @@ from jax.interpreters import ad, batching, mlir
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 Pair = tuple[int, int]
+
+
+_FEW = 32  # channels: a kernel of fewer outputs leaves the processor's vectors empty
+_MANY = 2**13  # inputs times outputs: with fewer, sums of rows take as long as the products that they save
 
 
 class Window(NamedTuple):
@@ -99,9 +107,8 @@ def convolve_doubled(
   # Of three neighbours in a doubled row two are one pixel: the last two around a pair's first, the first two around its second.
   pixels = lambda w: [jnp.stack([w[0], w[1] + w[2]]), jnp.stack([w[0] + w[1], w[2]])]
   kernels = [both.swapaxes(0, 1) for rows in pixels(w) for both in pixels(rows.swapaxes(0, 1))]  # 4 of [2, 2, I, O]
-  # Padded first: XLA's fast kernel takes no window larger than the image, as that of the weight gradient would be.
-  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  y = convolve(x, jnp.concatenate(kernels, -1), (1, 1), "VALID", precision=precision)  # [N, H + 1, W + 1, 4 O]
+  around = ((1, 1), (1, 1))
+  y = convolve(x, jnp.concatenate(kernels, -1), (1, 1), around, precision=precision)  # [N, H + 1, W + 1, 4 O]
   y = y.reshape(n, height + 1, width + 1, 2, 2, features)
   place = lambda row, column: y[:, row : row + height, column : column + width, row, column]
   rows = [jnp.stack([place(row, 0), place(row, 1)], 3) for row in (0, 1)]  # [N, H, W, 2, O]
@@ -222,6 +229,10 @@ def _weight_gradient(dy, x, w, *, window: Window):
       window.padding,
     )
   )
+  if dy.shape[3] < min(_FEW, x.shape[3]) and _is_plain(window):  # images and kernels change places
+    padding = tuple((size - 1 - low, size - 1 - high) for size, (low, high) in zip(w.aval.shape[:2], padding))
+    dw = conv_p.bind(_channels_first(dy, 1), x.transpose(1, 2, 0, 3), window=window._replace(padding=padding))  # [O, h, w, I]
+    return _turn(dw.transpose(1, 2, 3, 0))
   swapped = window._replace(strides=window.kernel_dilation, kernel_dilation=window.strides, padding=padding)
   dw = conv_p.bind(_channels_first(x, window.groups), dy.transpose(1, 2, 0, 3), window=swapped)  # [I, h, w, G * O]
   return dw.transpose(1, 2, 0, 3)
@@ -264,17 +275,111 @@ def _abstract_eval(x, w, *, window: Window):
   return x.update(shape=y.shape, dtype=y.dtype, weak_type=False)
 
 
+def _is_plain(window: Window) -> bool:
+  return window._replace(padding=(), precision=None) == Window(padding=())
+
+
 def _fast_conv(x, w, *, window: Window):
-  """`_lax_conv`, or a few products of matrices where the kernel leaves room for few outputs."""
-  if window._replace(padding=(), precision=None) != Window(padding=()):
+  """`_lax_conv`, in the forms that XLA's CPU compiler has fast kernels for."""
+  if window.input_dilation != (1, 1) and window.strides == window.kernel_dilation == (1, 1):
+    return _by_phases(x, w, window)
+  if not _is_plain(window):
     return _lax_conv(x, w, window=window)
   outputs = [size + sum(pair) - kernel + 1 for size, kernel, pair in zip(x.shape[1:3], w.shape[:2], window.padding)]
-  return _by_products(x, w, window, outputs) if math.prod(outputs) <= 4 else _lax_conv(x, w, window=window)
+  if math.prod(outputs) <= 4:
+    return _by_products(x, w, window, outputs)
+  if any(sum(pair) >= kernel for kernel, pair in zip(w.shape[:2], window.padding)):  # the image is to grow
+    x = jax.lax.optimization_barrier(_padded(x, window.padding))
+    window = window._replace(padding=((0, 0), (0, 0)))
+  if x.dtype == jnp.float32 and window.precision is None:
+    if w.shape[0] == 3 and outputs[0] >= 7 and w.shape[2] * w.shape[3] >= _MANY:
+      return _rows_by_four(x, w, window, outputs[0])
+    if outputs[0] == 3 and w.shape[0] >= 7 and len(x) * w.shape[3] >= _MANY:
+      return _kernel_rows_by_four(x, w, window)
+  return _lax_conv(x, w, window=window)
+
+
+# Winograd's F(4, 3) along one axis: four rows of outputs and three of a kernel, or the other way round, by six products instead
+# of twelve.  Rounding errors are three times those of the sum of twelve.  Lavin and Gray 2016, "Fast algorithms for
+# convolutional neural networks", section 4.2, and its transpose; https://arxiv.org/abs/1509.09308
+
+_INPUT = (
+  (4, 0, -5, 0, 1, 0),
+  (0, -4, -4, 1, 1, 0),
+  (0, 4, -4, -1, 1, 0),
+  (0, -2, -1, 2, 1, 0),
+  (0, 2, -1, -2, 1, 0),
+  (0, 4, 0, -5, 0, 1),
+)
+_KERNEL = tuple(
+  (a / 24, b / 24, c / 24) for a, b, c in [(6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24)]
+)
+_OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+
+
+def _rows_by_four(x, w, window: Window, num: int):
+  """A kernel of three rows makes `num` rows of outputs."""
+  kernels = [kernel[None] for kernel in _mixed(_KERNEL, w)]
+  y = jnp.stack(_mixed(_OUTPUT, _products(x, kernels, window, num)), 2)
+  return y.reshape(len(x), -1, *y.shape[3:])[:, :num]
+
+
+def _kernel_rows_by_four(x, w, window: Window):
+  """A kernel of many rows makes three rows of outputs."""
+  num = len(w)
+  w = jnp.pad(w, ((0, -num % 4), (0, 0), (0, 0), (0, 0)))
+  kernels = _mixed(zip(*_OUTPUT), [w[i::4] for i in range(4)])
+  return jnp.concatenate(_mixed(zip(*_KERNEL), _products(x, kernels, window, num)), 1)
+
+
+def _products(x, kernels, window: Window, num: int):
+  """Those of the rows of x, four by four with two more around, that take part with `num` rows; and `kernels`."""
+  (top, bottom), columns = window.padding
+  x = _padded(x, ((top, bottom + -num % 4), (0, 0)))
+  images = _mixed(_INPUT, [x[:, i : x.shape[1] - 5 + i : 4] for i in range(6)])
+  return [_lax_conv(*pair, window=window._replace(padding=((0, 0), columns))) for pair in zip(images, kernels)]
+
+
+def _mixed(matrix, arrays):
+  """Row by row of the matrix, the sum of the arrays with its entries as weights."""
+  return [sum(weight * array for weight, array in zip(row, arrays) if weight) for row in matrix]
+
+
+def _padded(x, padding):
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)])
+
+
+def _by_phases(x, w, window: Window):
+  """An image with a - 1 zeros between its pixels: output a m + r sees every a-th row of the kernel, and no zeros."""
+  sizes = [
+    a * (size - 1) + 1 + sum(pair) - kernel + 1
+    for size, a, kernel, pair in zip(x.shape[1:3], window.input_dilation, w.shape[:2], window.padding)
+  ]
+
+  def phase(axis: int, r: int):
+    """(first row of the kernel, number of them, padding of the image)."""
+    a, kernel, (low, _), size = window.input_dilation[axis], w.shape[axis], window.padding[axis], x.shape[1 + axis]
+    first = (low - r) % a
+    taps = max(0, -(-(kernel - first) // a))
+    before = (low - r - first) // a
+    return first, taps, (before, -(-sizes[axis] // a) + taps - 1 - size - before)
+
+  def output(down, right):
+    (top, height, rows), (left, width, columns) = phase(0, down), phase(1, right)
+    if height == 0 or width == 0:
+      return jnp.zeros((len(x), -(-sizes[0] // a), -(-sizes[1] // b), w.shape[3]), x.dtype)
+    image, padding = x, (rows, columns)
+    return _fast_conv(image, w[top::a, left::b], window=window._replace(padding=padding, input_dilation=(1, 1)))
+
+  a, b = window.input_dilation
+  y = jnp.stack([jnp.stack([output(down, right) for right in range(b)], 3) for down in range(a)], 2)
+  y = y.reshape(len(x), a * y.shape[1], b * y.shape[3], w.shape[3])
+  return y[:, : sizes[0], : sizes[1]]
 
 
 def _by_products(x, w, window: Window, outputs):
   """A kernel as large as the image, nearly, as in the weight gradient of a small one: a product of matrices for each output."""
-  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pair, 0) for pair in window.padding), (0, 0, 0)])
+  x = _padded(x, window.padding)
 
   def product(i, j):
     seen = x[:, i : i + w.shape[0], j : j + w.shape[1]]

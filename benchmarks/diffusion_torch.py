@@ -3,7 +3,7 @@
 Command: python benchmarks/diffusion_torch.py        (extra `bench`, and pip install diffusers denoising-diffusion-pytorch)
 Hardware: 2 CPU cores
 Minutes: 9
-Expected: times as fast: a train step of 16 images 0.95 and 1.13, of 64 1.04 and 1.35, a sample 1.20 and 1.49 (wanted: 1)
+Expected: times as fast: a train step of 16 images 1.06 and 1.27, of 64 1.05 and 1.35, a sample 1.21 and 1.55 (wanted: 1)
 
 Images are 32 x 32 x 3.  A train step is the noise's squared error at random levels, its gradient, Adam (fused in PyTorch), and
 the running average of the parameters that samples are drawn with.  A sample is DDIM in EVALUATIONS steps.  Ours and diffusers'

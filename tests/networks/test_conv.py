@@ -1,6 +1,7 @@
 """The project's convolutions against flax's: values, and derivatives of first and second order, in both modes."""
 
 import math
+import re
 
 import flax.linen as nn
 import jax
@@ -148,6 +149,16 @@ def test_on_the_cpu_nothing_dilates_or_permutes_an_image(layer):
   assert len(convolutions) >= 3
   assert all("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line for line in convolutions)
   assert not any("lhs_dilate" in line and "lhs_dilate = [1, 1]" not in line for line in convolutions)
+
+
+@pytest.mark.parametrize("layer", [Conv(5, 2, 3, padding=((5, 1), (0, 4))), Conv(5, 1, 3, "VALID"), ConvTranspose(5, 3, 3)])
+def test_on_the_cpu_no_padding_is_negative(layer):
+  """Convolutions with negative padding were right on one device and wrong when eight shared the batch."""
+  params = layer.init(jax.random.key(1), IMAGES)
+  gradient = jax.grad(lambda params, x: jnp.square(layer.apply(params, x)).sum(), (0, 1))
+  paddings = re.findall(r"pad = \[\[(.*?)\]\]", jax.jit(gradient).lower(params, IMAGES).as_text())
+  assert len(paddings) >= 3
+  assert not any("-" in padding for padding in paddings)
 
 
 @pytest.mark.parametrize("layers", PAIRS)

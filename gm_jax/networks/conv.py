@@ -283,7 +283,7 @@ def _fast_conv(x, w, *, window: Window):
   """`_lax_conv`, in the forms that XLA's CPU compiler has fast kernels for."""
   if window.input_dilation != (1, 1) and window.strides == window.kernel_dilation == (1, 1):
     return _by_phases(x, w, window)
-  if window.input_dilation == (1, 1):  # no negative padding: with it PixelCNN++ had wrong gradients on eight devices, not on one
+  if window.input_dilation == (1, 1):  # negative padding gave PixelCNN++ wrong gradients on eight devices, not on one
     x = _padded(x, [[min(0, side) for side in pair] for pair in window.padding])
     window = window._replace(padding=tuple(tuple(max(0, side) for side in pair) for pair in window.padding))
   if not _is_plain(window):
